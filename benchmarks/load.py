@@ -101,9 +101,9 @@ def closed(send: Send, in_flight: int, seconds: float) -> float:
     return answered[0] / (time.perf_counter() - started)
 
 
-def by_grpc(address: str, path: str, messages: Sequence[bytes], timeout_s: float = 30.0) -> Send:
-    """Requests of a method by gRPC, over one connection."""
-    ask: Any = grpc.insecure_channel(address).unary_unary(path)
+def by_grpc(server: str | grpc.Channel, path: str, messages: Sequence[bytes], timeout_s: float = 30.0) -> Send:
+    """Requests of a method by gRPC, over one connection to an address, or over a channel."""
+    ask: Any = (grpc.insecure_channel(server) if isinstance(server, str) else server).unary_unary(path)
 
     def send(number: int, done: Done) -> None:
         call = ask.future(messages[number % len(messages)], timeout=timeout_s)

@@ -151,6 +151,7 @@ def measure(study: Study) -> None:
     told["auc_std"] = {name: np.std(auc, axis=0).tolist() for name, auc in runs.auc.items()}
     told["seeds"] = {name: len(auc) for name, auc in runs.auc.items()}
     told["truth"] = {name: float(np.mean(one.truth)) for name, one in runs.told.items()}
+    told["size"] = {name: float(np.mean(one.sizes)) for name, one in runs.told.items()}
     told["late"] = {name: np.mean(runs.told[name].late, axis=0).tolist() for name in (HIDDEN, STRICT)}
     told["ceiling"] = ceiling(study.features[:, : -len(ANCHORS)], truth)
     told["nameless"] = {name: float(np.mean(one.nameless)) for name, one in runs.told.items()}

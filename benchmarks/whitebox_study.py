@@ -100,10 +100,14 @@ def variants(study: Study, banks: dict[str, Bank]) -> dict[str, Variant]:
 
 @dataclass
 class Told:
-    """What the runs of a variant say, a seed each: what is kept of ``Explained``, which is large."""
+    """What the runs of a variant say, a seed each: what is kept of ``Explained``, which is large.
+
+    Of late photos ``truth`` is the correlation of the picture's part with the true effect, ``sizes`` its slope on it.
+    """
 
     errors: list[float] = field(default_factory=list)
     truth: list[float] = field(default_factory=list)
+    sizes: list[float] = field(default_factory=list)
     nameless: list[float] = field(default_factory=list)
     late: list[Floats] = field(default_factory=list)
     tops: list[list[set[str]]] = field(default_factory=list)
@@ -115,6 +119,7 @@ class Told:
         self.errors.append(max(found.error, found.exported_error))
         self.late.append(truth.beside(found.picture, items))
         self.truth.append(float(np.corrcoef(*self.late[-1].T)[0, 1]))
+        self.sizes.append(float(np.polyfit(*self.late[-1].T[::-1], 1)[0]))
         self.nameless.append(nameless_share(found))
         self.tops.append(top_terms(found))
         self.slopes.append(found.slopes)

@@ -33,11 +33,11 @@ def show(told: Mapping[str, Any]) -> None:
 
 
 def _auc(told: Mapping[str, Any]) -> None:
-    table = Table("variant", "seeds", "AUC", "AUC, unseen items", "picture and truth", "without a name")
+    table = Table("variant", "seeds", "AUC", "AUC, unseen items", "picture and truth", "its slope", "without a name")
     for name, means in told["auc"].items():
         cells = (f"{mean:.4f} ± {std:.4f}" for mean, std in zip(means, told["auc_std"][name], strict=True))
-        truth, nameless = (f"{told[of][name]:.3f}" if name in told[of] else "" for of in ("truth", "nameless"))
-        table.add_row(name, str(told["seeds"][name]), *cells, truth, nameless)
+        of_picture = (f"{told[of][name]:.3f}" if name in told[of] else "" for of in ("truth", "size", "nameless"))
+        table.add_row(name, str(told["seeds"][name]), *cells, *of_picture)
     console.print(table)
     print(f"ridge regression of the true effect, early photos to late ones: {told['ceiling']:.3f}")
 

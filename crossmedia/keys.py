@@ -23,7 +23,7 @@ from crossmedia.words import row_said
 
 NULL_IMAGE = -1
 MAX_IMAGE_ID = 2**63 - 1
-EXACT = 2**53  # whole numbers up to here differ in float64
+EXACT = 2**53  # whole numbers below it differ in float64; it may stand for the next one, too
 NOT_A_NUMBER = ("nan", "NaN")  # what Python, numpy and pandas write where there is no number
 
 Int64Array = npt.NDArray[np.int64]
@@ -290,7 +290,7 @@ def _of_text(column: Column) -> pa.Array:
     plain = []
     for word in cells.dictionary.to_pylist():
         number = _whole(word)
-        if number is not None and abs(number) > EXACT:
+        if number is not None and abs(number) >= EXACT:
             raise column.wrong(pc.fill_null(pc.equal(text, word), False), _too_large("text of a float"))
         plain.append(word if number is None else str(int(number)))
     return pc.replace_with_mask(text, spelled, pa.array(plain, pa.string()).take(cells.indices))
@@ -305,13 +305,13 @@ def _whole(word: str) -> Decimal | None:
 
 
 def exact_up_to(kind: pa.DataType) -> int:
-    """The whole number up to which floats of a type hold all whole numbers exactly."""
+    """The whole number up to which floats of a type hold all whole numbers; it may stand for the next one, too."""
     return {16: 2**11, 32: 2**24}.get(kind.bit_width, EXACT)
 
 
 def _too_large(kind: str, limit: int = EXACT) -> str:
     return (
-        f"whole numbers above {limit} are not told apart in {kind}, so it may stand for several ids. Write ids as "
+        f"whole numbers from {limit} on are not told apart in {kind}, so it may stand for several ids. Write ids as "
         f"whole numbers or text"
     )
 
@@ -325,7 +325,7 @@ def _of_floats(column: Column) -> pa.Array:
     if (endless := np.isinf(numbers)).any():
         raise column.wrong(endless, "an id is finite. Leave the cell empty where there is none")
     with np.errstate(invalid="ignore"):
-        beyond = np.abs(numbers) > limit
+        beyond = np.abs(numbers) >= limit
     if beyond.any():
         raise column.wrong(beyond, _too_large(str(kind), limit))
     if (empty | (numbers == np.floor(numbers))).all():

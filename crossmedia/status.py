@@ -30,9 +30,10 @@ NOT_KEPT = (Status.NOT_FOUND, Status.FAILED)  # another time may bring something
 NOT_YET = 0
 DAMAGED = 254  # there was an entry or a row, and it is not what was written
 
-# In the place of a status, of a candidate whose image server could not be asked.
+# In the place of a status, of a candidate: its image server could not be asked, or nothing is known of the item.
 CACHED = 20  # its vector is one that was kept
 AWAY = 21  # it was scored without a vector: none was kept
+UNKNOWN_ITEM = 22  # it was named by its id alone, and is not in the table in which that was looked up
 
 
 def is_ok(status: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -100,8 +100,7 @@ def test_the_job_on_gpus_has_as_many_parts_as_processes_of_all_its_pods() -> Non
     (job,) = [thing["spec"] for thing in kubernetes() if thing["kind"] == "Job"]
     assert f"--part $(({parts} * JOB_COMPLETION_INDEX + part))/{parts * job['completions']} " in line
     options = shlex.split(line.partition("precompute ")[2].partition(" --part")[0])
-    precompute = crossmedia.commands["imgserver"].commands["precompute"]  # type: ignore[attr-defined]
-    assert {word for word in options if word.startswith("--")} <= {n for one in precompute.params for n in one.opts}
+    test_commands_exist_with_their_options("kubernetes-gpu", ["imgserver", "precompute", *options])
     assert patches["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert patches["image"] in (DEPLOY / "Dockerfile").read_text()
 

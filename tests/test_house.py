@@ -78,9 +78,11 @@ ARROWS = {
         *("imgserver.head", "imgserver.head_files", "imgserver.shards", "imgserver.similarity"),
         *("imgserver.storage", "imgserver.text", "imgserver.vision"),
     },
+    "imgserver/browse": {"imgserver.client", "service"},
     "features": {"imgserver.client"},
     "trainer": {
         *("features", "imgserver.client", "imgserver.head", "imgserver.open_local"),
+        "imgserver.browse",  # of what joins runs and samples to its pages alone
         *("inference", "service"),  # of the scoring server alone
     },
     "crossmedia/torch": {

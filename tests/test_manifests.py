@@ -36,8 +36,10 @@ def patched(patch: dict[str, Any]) -> dict[str, Any]:
     """The object that a patch of JSON is for, after it."""
     (thing,) = (
         thing
-        for thing in yaml.safe_load_all((ROOT / "deploy" / "kubernetes" / "imgserver.yaml").read_text())
-        if {"kind": thing["kind"], "name": thing["metadata"]["name"]} == patch["target"]
+        for file in (ROOT / "deploy" / "kubernetes").glob("*.yaml")
+        for thing in yaml.safe_load_all(file.read_text())
+        if "name" in thing.get("metadata", {})
+        and {"kind": thing["kind"], "name": thing["metadata"]["name"]} == patch["target"]
     )
     changed: dict[str, Any] = thing
     for change in yaml.safe_load(patch["patch"]):
@@ -82,4 +84,5 @@ def test_a_manifest_that_is_not_of_the_schema_is_found() -> None:
 def test_every_file_is_looked_at() -> None:
     kinds = {thing["kind"] for file in FILES for thing in yaml.safe_load_all(file.read_text())}
     assert kinds - {thing["kind"] for thing in things()} == {*OF_OTHERS}
-    assert sum(thing["kind"] == "StatefulSet" for thing in things()) == 2, "with TLS, and without"
+    made = [thing["kind"] for thing in things()]
+    assert (made.count("StatefulSet"), made.count("Job")) == (2, 2), "each as it is, and patched"

@@ -41,7 +41,15 @@ README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 # What the commands of a document leave behind.
 MADE = {
     README: ("report.html", "din.pt2"),
-    GUIDE: ("report.html", "scores.parquet", "din.pt2", "similar.png", "duplicates.csv", "semantic_ids.parquet"),
+    GUIDE: (
+        "report.html",
+        "scores.parquet",
+        "din.pt2",
+        "similar.png",
+        "duplicates.csv",
+        "semantic_ids.parquet",
+        "projector",
+    ),
 }
 
 

@@ -57,6 +57,7 @@ RIGHT = {
     "imgserver concepts show": "--store {store}",
     "imgserver concepts rename": "old new --store {store}",
     "imgserver publish": "--store nowhere --to redis://localhost:1",
+    "browse": "--server {server} --host 203.0.113.9 --port 0",
     "features build": "broken.toml --out samples-2",
     "features inspect": "{samples}",
     "trainer models": "",
@@ -76,10 +77,13 @@ RIGHT = {
 }
 
 
-def commands_of(group: click.Group, words: str) -> Iterator[str]:
-    """The commands of a group, and of the groups in it."""
-    for name, command in group.commands.items():
-        yield from commands_of(command, f"{words} {name}") if isinstance(command, click.Group) else [f"{words} {name}"]
+def commands_of(command: click.Command, words: str) -> Iterator[str]:
+    """The commands of a group, and of the groups in it; or the command itself."""
+    if not isinstance(command, click.Group):
+        yield words
+        return
+    for name, member in command.commands.items():
+        yield from commands_of(member, f"{words} {name}")
 
 
 COMMANDS = [

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from crossmedia.features.batch import NO_ROW, Batch
 from crossmedia.imgserver.client import Vectors
-from crossmedia.status import Status
+from crossmedia.status import UNKNOWN_ITEM, Status
 from crossmedia.trainer.reasons.explained import Explained
 
 _NOT_FOUND = int(Status.NOT_FOUND)
@@ -26,7 +26,7 @@ class Answer:
     Attributes:
         probabilities: shape (n, L).
         status: shape (n,), uint8, what there was of each candidate: the highest ``Status`` of its vectors; or CACHED or
-            AWAY of ``crossmedia/status.py``, where an image server could not be asked.
+            AWAY of ``crossmedia/status.py``, where an image server could not be asked; or UNKNOWN_ITEM.
         explained: reasons; None: none were asked for.
     """
 
@@ -38,7 +38,7 @@ class Answer:
 def statuses(batch: Batch, fetched: Mapping[str, Vectors | None], looked_up: bool) -> npt.NDArray[np.uint8]:
     """What there was of each candidate, shape (n,): the highest status of its vectors.
 
-    NOT_FOUND, where an item has no image, or is not in the table in which it was looked up.
+    NOT_FOUND, where an item has no image; UNKNOWN_ITEM, where it is not in the table in which it was looked up.
 
     Args:
         batch: of the request.
@@ -56,5 +56,5 @@ def statuses(batch: Batch, fetched: Mapping[str, Vectors | None], looked_up: boo
         np.maximum.at(worst, np.repeat(np.arange(n), lengths), found.status[entries])
         np.maximum(worst, _NOT_FOUND, out=worst, where=lengths == 0)
     if looked_up:
-        np.maximum(worst, _NOT_FOUND, out=worst, where=batch.items.rows[:n] == NO_ROW)
+        worst[batch.items.rows[:n] == NO_ROW] = UNKNOWN_ITEM
     return worst

@@ -61,7 +61,7 @@ class ModelFile:
         Raises:
             BadInput: there is no model, or the vocabulary is another; or it is native code, and its digest not named.
         """
-        if Path(path).is_dir():  # a run folder
+        if os.path.isdir(path):  # a run folder; a name may be too long to be asked for
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)
             cards = load_cards(path) or None  # a run of a former release kept none

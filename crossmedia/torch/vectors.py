@@ -45,10 +45,10 @@ def with_vectors(
       there is no image.
     - ``batch["NAME.ok"]``: bool, of the shape of the ids: which have a vector.
 
-    Ids may be a tensor, an array or a list of any shape, padded by -1 (or by ``Ids(null=...)``); a tuple of values and
-    offsets; or a jagged tensor of TorchRec or PyTorch, whose vectors are those of its values. Each id is asked for once
-    a batch, over all columns. To a GPU a batch goes in one copy, from pinned memory, on a stream of its own, and rows
-    are gathered there.
+    Ids may be a tensor, an array or a list of any shape, padded by -1 (or by ``Ids(null=...)``); values whose offsets
+    are in another column (``Ids(offsets=...)``); or a jagged tensor of TorchRec or PyTorch, whose vectors are those of
+    its values. Each id is asked for once a batch, over all columns. To a GPU a batch goes in one copy, from pinned
+    memory, on a stream of its own, and rows are gathered there.
 
     Args:
         loader: any iterable of dicts: a ``DataLoader``, a data set of Hugging Face or webdataset, a generator.
@@ -106,9 +106,23 @@ def _where(sources: Mapping[str, Source], given: torch.device | str | None) -> t
         return next((one for one in sources.values() if isinstance(one, ImageHead)), torch.device("cpu"))
     must(isinstance(given, str | torch.device), "device", given, "a device of PyTorch, such as 'cuda'")
     device = own_device(str(given))
+    _check_holds_numbers(device)
     if device.type == "cuda" and device.index is None:
         return torch.device("cuda", torch.cuda.current_device())
     return device
+
+
+def _check_holds_numbers(device: torch.device) -> None:
+    """Refuse the device of shapes alone.
+
+    Raises:
+        BadInput: it is that.
+    """
+    if device.type == "meta":
+        raise BadInput(
+            "On the device 'meta' tensors have a shape and no numbers, so there is no place for vectors. Give cpu or "
+            "cuda, and move a head that is on it: head.to_empty(device='cpu')."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +176,7 @@ class VectorLoader:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         device = self.device
+        _check_holds_numbers(device)
         self._check_sources(device)
         missing, number = Missing(self.spaces.stats), 0
         try:

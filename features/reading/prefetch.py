@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
-
-from crossmedia.features.batch import Batch, VectorKeys
 
 Fetched = TypeVar("Fetched")
 Work = TypeVar("Work")
@@ -66,12 +63,3 @@ class _Line(Generic[Work, Fetched]):
             raise
         self.ended = True
         return None
-
-
-def fetch_ahead(
-    batches: Iterable[Batch], fetch: Callable[[Mapping[str, VectorKeys]], Fetched] | None, depth: int = 2
-) -> Generator[tuple[Batch, Fetched | None], None, None]:
-    """Deprecated: ``ahead(batches, lambda batch: fetch(batch.items.vectors))`` does the same."""
-    what = "fetch_ahead will be removed: use ahead(batches, lambda batch: fetch(batch.items.vectors), depth)."
-    warnings.warn(what, DeprecationWarning, stacklevel=2)
-    return ahead(batches, lambda batch: fetch(batch.items.vectors) if fetch and batch.items.vectors else None, depth)

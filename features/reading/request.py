@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.features.batch import NO_ROW, Batch, BatchItems, Int64Array, Jagged, VectorKeys
 from crossmedia.features.columns import ACTION, HISTORY, IMAGE, ITEM
 from crossmedia.features.reading.known_items import ItemColumns, ItemValues, KnownItems
@@ -255,7 +255,10 @@ class RequestReader:
             of_table: what stands before the names of columns that are looked up; None: nothing is.
         """
         if unknown := [name for name in given if name not in columns and name not in apart]:
-            raise BadInput(f"The {has(what)} a column {unknown[0]!r}; the model knows: {', '.join(columns)}.")
+            raise BadInput(
+                f"The {has(what)} a column {unknown[0]!r}; the model knows: {', '.join(columns)}."
+                f"{did_you_mean(unknown[0], columns)}"
+            )
         looked_up = [] if of_table is None else [of_table + name for name in self._columns.of_candidates]
         missing = [name for name in columns if name not in {*given, *apart, *looked_up}]
         if new := [name for name in missing if name not in self._said]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from crossmedia.errors import BadInput
+from crossmedia.hosts import host_and_port, written
 from crossmedia.imgserver.browse.catalogue import Catalogue
 from crossmedia.imgserver.browse.duplicates import Duplicates
 from crossmedia.imgserver.browse.guard import Guard
@@ -100,13 +102,13 @@ def browse(
     """
     if bool(config.tls_cert) != bool(config.tls_key):
         raise BadInput("TLS takes both a certificate and its key: give --tls-cert and --tls-key.")
-    if config.port:
-        check_free(config.host, config.port)
+    host, port = host_and_port(config.address)
+    check_free(host, port)
     with opened(config, more, columns) as app:
         served = uvicorn.Config(
             app,
-            host=config.host,
-            port=config.port,
+            host=host,
+            port=port,
             http="h11",
             ws="none",
             lifespan="off",
@@ -132,9 +134,18 @@ class _Announcing(uvicorn.Server):
         super().__init__(config)
         self._on_ready = on_ready
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End the site by SIGTERM and Ctrl-C, which is how it ends; uvicorn would raise them again afterwards."""
+        former = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in former.items():
+                signal.signal(one, handler)
+
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         await super().startup(sockets=sockets)  # type: ignore[arg-type]
         if self.started:
             host, port = self.servers[0].sockets[0].getsockname()[:2]
-            scheme = "https" if self.config.is_ssl else "http"
-            self._on_ready(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/")
+            self._on_ready(f"{'https' if self.config.is_ssl else 'http'}://{written(host, port)}/")

@@ -17,7 +17,7 @@ from crossmedia.errors import NotReady
 from crossmedia.imgserver.client import HeldVersions, ImageClient, Neighbours, ServerInfo, Status
 from crossmedia.imgserver.client.security import ClientSecurity
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 15.0
 FRESH_S = 1.0  # for so long what a server says of itself is not asked for again
 HELD_BYTES = 96 << 20  # of the vectors of a version, as they travel
 HELD_VERSIONS = 3

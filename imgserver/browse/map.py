@@ -5,21 +5,22 @@ Legend: n images of the sample, D numbers in a vector.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from starlette.requests import Request
 from starlette.responses import Response
 
-from crossmedia.imgserver.browse.looks import Drawn, Ids, Looks
+from crossmedia.imgserver.browse.looks import Ids, Looks
+from crossmedia.imgserver.browse.prepared import Prepared
 from crossmedia.imgserver.browse.shown import Shown, shown_of
 from crossmedia.imgserver.browse.site import Pages, Tab
 
-POINTS, SEED = 1_500, 0
+POINTS, SEED, KEPT = 1_500, 0, 4
 PERPLEXITY, STEPS = 30.0, 500  # of t-SNE
 SIZE, MARGIN, RADIUS = 1000, 20, 5.5
 WORDS_SHOWN, EXAMPLES = 8, 5  # of a legend
@@ -49,6 +50,13 @@ class Key:
     examples: list[Shown]
 
 
+class Drawing(NamedTuple):
+    """What takes its time: places by t-SNE, shape (n, 2), and what is known of the images by column."""
+
+    places: Points
+    columns: Mapping[str, Values]
+
+
 class MapPage:
     """The page of the map.
 
@@ -61,9 +69,7 @@ class MapPage:
 
     def __init__(self, pages: Pages, looks: Looks, columns: Columns | None = None):
         self._pages, self._looks, self._columns = pages, looks, columns
-        self._lock = threading.Lock()
-        self._made: dict[tuple[str, int], Points] = {}
-        self._making: set[tuple[str, int]] = set()
+        self._drawings = Prepared(self._draw, KEPT)
 
     @property
     def tab(self) -> Tab:
@@ -71,19 +77,20 @@ class MapPage:
         return Tab("/map", "Map", {"/map": self.page, "/map/ready": self.ready})
 
     def page(self, request: Request) -> Response:
-        """The map: by the two main directions at once, and by t-SNE when that is made."""
+        """The map: by the two main directions at once, and by t-SNE and in colours when these are made."""
         held = self._looks.versions()
         names = [version.name for version in held.held]
         version = request.query_params.get("version", "")
         version = version if version in names else held.active
         drawn = self._looks.drawn(version, POINTS, SEED)
-        columns = dict(self._columns(drawn.ids)) if self._columns is not None else {}
+        made = self._drawings.get(self._key(version))
+        columns = made.columns if made is not None else {}
         by = request.query_params.get("colour", "")
         by = by if by in columns else next(iter(columns), "")
-        places = self._places(version, drawn)
         listed = self._looks.client.images_of(drawn.ids)
         colours, keys = self._coloured(drawn.ids, columns[by]) if by else ([COLOURS[0]] * len(drawn.ids), [])
-        xy = MARGIN + (SIZE - 2 * MARGIN) * _within(main_directions(drawn.unit) if places is None else places)
+        places = made.places if made is not None else main_directions(drawn.unit)
+        xy = MARGIN + (SIZE - 2 * MARGIN) * _within(places)
         points = list(zip(drawn.ids.tolist(), listed.names, xy.round(1).tolist(), colours, strict=True))
         return self._pages.page(
             "map.html",
@@ -91,37 +98,27 @@ class MapPage:
             points=points,
             size=SIZE,
             radius=RADIUS,
-            made=places is not None,
+            made=made is not None,
             of=drawn.of,
             version=version,
             names=names,
             colour=by,
             columns=list(columns),
+            coloured=self._columns is not None,
             keys=keys,
         )
 
     def ready(self, request: Request) -> Response:
-        """Tells the page that waits for t-SNE to load itself again when that is made."""
-        version = request.query_params.get("version", "")
-        made = (version, self._looks.info().generation) in self._made
-        return Response("", headers={"X-Whole-Page": "1"} if made else {}, media_type="text/html")
+        """Tells the page that waits when the map is made."""
+        return self._drawings.answer(self._key(request.query_params.get("version", "")))
 
-    def _places(self, version: str, drawn: Drawn) -> Points | None:
-        """Places by t-SNE, shape (n, 2); None while they are made, which begins with the first look."""
-        key = version, self._looks.info().generation
-        with self._lock:
-            if key in self._made:
-                return self._made[key]
-            if key not in self._making:
-                self._making.add(key)
-                threading.Thread(target=self._make, args=(key, drawn), name="map", daemon=True).start()
-        return None
+    def _key(self, version: str) -> tuple[str, int]:
+        return version, self._looks.info().generation
 
-    def _make(self, key: tuple[str, int], drawn: Drawn) -> None:
-        places = neighbours_kept(drawn.unit)
-        with self._lock:
-            self._made[key] = places
-            self._making.discard(key)
+    def _draw(self, key: tuple[str, int]) -> Drawing:
+        drawn = self._looks.drawn(key[0], POINTS, SEED)
+        columns = self._columns(drawn.ids) if self._columns is not None else {}
+        return Drawing(neighbours_kept(drawn.unit), columns)
 
     def _coloured(self, ids: Ids, values: Values) -> tuple[list[str], list[Key]]:
         """The colour of each point, and the legend."""

@@ -74,12 +74,16 @@ class VectorCache:
 
     Args:
         size: most bytes of it; versions that are in use share them evenly.
+
+    Attributes:
+        copy_rows: puts rows of a reply among those that were found.
     """
 
     def __init__(self, size: int):
-        from crossmedia.imgserver.client.cached_rows import CachedRows, compiled
+        from crossmedia.imgserver.client.cached_rows import CachedRows, compiled, copy_rows
 
         compiled()
+        self.copy_rows = copy_rows
         self.size, self._none = size, CachedRows(0, 1, "float16")
         self._begin()
 
@@ -143,9 +147,16 @@ class VectorCache:
         if not kept.all():
             ids, values, status = ids[kept], values[kept], status[kept]
         with self._locked():
-            if self._follow(transport, reply.generation, asked_at) and len(ids):
-                rows = self._rows(reply.version, values)
-                rows.put(ids, values, status, self._tick(asked_at))
+            current = self._follow(transport, reply.generation, asked_at)
+            rows = self._rows(reply.version, values) if current and len(ids) else None
+            drops = self._drops
+        # Whoever looks rows up is not waited for: what is asked for often comes again.
+        if rows is not None and self._lock.acquire(blocking=False):
+            try:
+                if self._drops == drops:
+                    rows.put(ids, values, status, self._tick(asked_at))
+            finally:
+                self._lock.release()
 
     def _follow(self, transport: Transport, generation: int, asked_at: float) -> bool:
         """Take note of a generation; return whether it is the one that is kept.

@@ -39,7 +39,7 @@ class Found:
     """What was there of n ids, as a caller gave them: some several times, and -1 for none.
 
     Attributes:
-        values: shape (n, D), zeros for -1; rows of ``absent`` mean nothing. No rows where none was found.
+        values: shape (n, D), zeros for -1; those of ``absent`` are anything. No rows where none was found.
         status: shape (n,), likewise.
         cached: how many different ids were found.
         absent: shape (m,), which of the n were not, ascending.
@@ -98,21 +98,21 @@ class CachedRows:
         """
         n = len(ids)
         self._turn = (self._turn + 1) % (1 << 32)
-        out, told, slots = np.empty((4, n), np.int64), np.empty(n, np.uint8), np.empty(2 * n + 1, np.int32)
+        out, told, slots = np.empty((3, n), np.int64), np.empty(n, np.uint8), np.empty(2 * n + 1, np.int32)
+        values = np.empty((n, self._rows.shape[1]), dtype=self._rows.dtype)
         table = self._keys, self._at, self._status, self._uses, self._turns
-        nulls, cached, missing, different = _find(table, self._turn, since, ids, out, told, slots)
-        place, absent, unique, which = out
+        rows = self._rows.view(np.uint8), values.view(np.uint8)
+        cached, missing, different = _find(table, self._turn, since, ids, out, told, slots, rows)
+        absent, unique, which = out
         if self.places:
             self._asked += cached + different
             if self._asked > HALVED_AFTER * self.places:
                 self._asked = 0
                 self._uses >>= 1
                 self._sketch >>= 1
-        # Places are right; "clip" spares numpy its own check.
-        values = np.take(self._rows, place, axis=0, mode="clip") if cached else self._rows[:0]
-        if nulls and cached:
-            values[ids < 0] = 0
-        return Found(values, told, cached, absent[:missing], unique[:different], which[:missing])
+        return Found(
+            values if cached else values[:0], told, cached, absent[:missing], unique[:different], which[:missing]
+        )
 
     def put(self, ids: Ids, rows: npt.NDArray[Any], status: Statuses, at: int) -> None:
         """Take rows in, each where there is none of its set that is asked for more.
@@ -144,17 +144,36 @@ class CachedRows:
         return CachedRows(size, self._rows.shape[1], self._rows.dtype.name)
 
 
+def copy_rows(source: npt.NDArray[Any], which: Ids, target: npt.NDArray[Any], places: Ids) -> None:
+    """Copy some rows of one array, each to a place in another; twice as fast as NumPy, which makes a third array."""
+    _copy(source.view(np.uint8), which, target.view(np.uint8), places)
+
+
 @njit(nogil=True, cache=True)
-def _find(table: Any, turn: Any, since: Any, ids: Any, out: Any, told: Any, slots: Any) -> tuple[int, int, int, int]:
-    """Fill ``out``, shape (4, n), and ``told``, shape (n,); ``slots`` is room for a hash of what is not there."""
+def _copy(source: Any, which: Any, target: Any, places: Any) -> None:
+    for i in range(len(which)):
+        one, other = which[i], places[i]
+        for j in range(source.shape[1]):
+            target[other, j] = source[one, j]
+
+
+@njit(nogil=True, cache=True)
+def _find(
+    table: Any, turn: Any, since: Any, ids: Any, out: Any, told: Any, slots: Any, rows: Any
+) -> tuple[int, int, int]:
+    """Fill ``out``, shape (3, n), ``told``, shape (n,), and the second of ``rows``; ``slots`` is room for a hash.
+
+    It is one call, because the caller has a lock, and after each call waits for Python's.
+    """
     keys, at, status, uses, turns = table
-    place, absent, unique, which = out
-    nulls = cached = missing = different = 0
+    absent, unique, which = out
+    held, values = rows
+    cached = missing = different = 0
     slots[:] = -1
     for i in range(len(ids)):
-        place[i], told[i] = 0, NULL
+        told[i] = NULL
         if ids[i] < 0:
-            nulls += 1
+            values[i] = 0
             continue
         one, new = -1, False
         if len(keys) > 0:
@@ -167,8 +186,10 @@ def _find(table: Any, turn: Any, since: Any, ids: Any, out: Any, told: Any, slot
                 turns[one] = turn
                 uses[of_set, way] = min(np.int64(uses[of_set, way]) + new, MOST_USES)
         if one >= 0 and (status[one] == FOUND or (status[one] != UNKNOWN and at[one] >= since)):
-            place[i], told[i] = one, status[one]
+            told[i] = status[one]
             cached += new
+            for j in range(values.shape[1]):
+                values[i, j] = held[one, j]
             continue
         slot = first_slot(ids[i], len(slots))
         while slots[slot] >= 0 and unique[slots[slot]] != ids[i]:
@@ -178,7 +199,7 @@ def _find(table: Any, turn: Any, since: Any, ids: Any, out: Any, told: Any, slot
             different += 1
         absent[missing], which[missing] = i, slots[slot]
         missing += 1
-    return nulls, cached, missing, different
+    return cached, missing, different
 
 
 @njit(nogil=True, cache=True)
@@ -240,3 +261,4 @@ def compiled() -> None:
         values.flags.writeable = status.flags.writeable = writeable
         rows.find(ids, 0)
         rows.put(ids, values, status, 0)
+        copy_rows(values, ids, np.zeros((1, 1), dtype=np.float16), ids)

@@ -23,7 +23,7 @@ from crossmedia.imgserver.client.ids import Ids, deduplicated, in_place
 from crossmedia.imgserver.client.servers import Servers
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.keys import NULL_IMAGE
-from crossmedia.status import Status
+from crossmedia.status import Status, is_ok
 
 if TYPE_CHECKING:  # it is compiled by numba, for those who have a cache
     from crossmedia.imgserver.client.cached_rows import Found
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # it is compiled by numba, for those who have a cache
 Fetched = Callable[[Ids], Fetch]
 Rows = npt.NDArray[Any]
 Statuses = npt.NDArray[np.uint8]
-_OK = int(Status.OK)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,8 @@ def beside_cache(ids: Ids, fetched: Fetched, cache: VectorCache, version: str, s
         values, status = found.values, found.status
         for fetch in fetches:
             _check_alike(values, fetch.values, servers)
-            values[found.absent], status[found.absent] = fetch.values[found.place], fetch.status[found.place]
+            cache.copy_rows(fetch.values, found.place, values, found.absent)
+            status[found.absent] = fetch.status[found.place]
     else:  # what was found is of the past, or nobody has said that it is not
         hits, cached = np.setdiff1d(ids[ids != NULL_IMAGE], asked), 0
         fetches += [fetched(hits)] if len(hits) else []
@@ -141,6 +141,8 @@ def _check_alike(some: Rows, others: Rows, servers: Servers) -> None:
 
 def _missing(ids: Ids, status: Statuses) -> tuple[Ids, Statuses]:
     """The ids that failed, each once, and the status of each."""
-    failed = np.flatnonzero((status != _OK) & (ids != NULL_IMAGE)) if status.max(initial=0) > _OK else ids[:0]
+    failed = np.flatnonzero(~is_ok(status) & (ids != NULL_IMAGE))
+    if not len(failed):
+        return ids[:0], status[:0]
     unique, first = np.unique(ids[failed], return_index=True)
     return unique, status[failed][first]

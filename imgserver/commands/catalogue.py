@@ -34,7 +34,6 @@ from crossmedia.version import Version
 from crossmedia.words import counted
 
 if TYPE_CHECKING:
-    from crossmedia.imgserver.offline.own_nets import kept_recipe
     from crossmedia.imgserver.offline.plan import PrecomputeConfig
     from crossmedia.imgserver.offline.precompute import PrecomputeResult, StoreEmbedder
 
@@ -166,7 +165,6 @@ def precompute(
     from crossmedia.imgserver.offline.plan import PrecomputeConfig
     from crossmedia.imgserver.offline.precompute import StoreEmbedder
     from crossmedia.imgserver.offline.shards import Job
-    from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
     machine = machine_of(texts_and_machine)
@@ -175,8 +173,7 @@ def precompute(
         photos, backbone = text_source(store, **texts_and_machine)
     only = read_ids(ids, photos.names()) if ids else None
     if into_files:
-        ray = engine == "ray"
-        job = Job(out, photos, backbone or (kept_recipe(store) if ray else DEFAULT), only)
+        job, ray = Job(out, photos, _net_of_files(backbone, store, part), only), engine == "ray"
         found = embed_files(
             *(job, part or "1/1"), machine=machine, on_ray=ray, ray_address=ray_address, head_file=head_file
         )
@@ -201,6 +198,16 @@ def _check_source(catalogue: str | None, texts: str | None, head_file: Path | No
         )
     if head_file is not None and not into_files:
         raise BadInput("--head takes stored features, so leave out --catalogue; with --part both are needed.")
+
+
+def _net_of_files(backbone: str | None, store: Path, part: str | None) -> str:
+    """The net that was named; else that of the store which files are merged into at once; for a part the default."""
+    if backbone is not None:
+        return backbone
+    from crossmedia.imgserver.offline.own_nets import kept_recipe
+    from crossmedia.imgserver.vision.efficientnet_lite import DEFAULT
+
+    return kept_recipe(store) if part is None else DEFAULT
 
 
 def _of_parts(found: dict[str, Any], out: Path) -> str:

@@ -43,6 +43,7 @@ TIMEOUT_S = 60.0
     sections={
         "Where things are": ("--store", "--catalogue", "--server", "--version", "--manifest", "--photo-root"),
         "What stands beside a photo": ("--items", "--key", "--columns"),
+        "What is written": ("--photos", "--seed", "--out"),
     },
 )
 @store_option

@@ -85,8 +85,8 @@ def merge(
     taken = [_take(store, ShardFiles(folder, FEATURES, name), shards, progress) for name in names]
     if (images := ImageNames.of_store(folder)) is not None:
         images.keep(store.folder)
+    copy_heads(folder, store.folder)  # and nets in 8 bits that made the features
     if moved is not None:
-        copy_heads(folder, store.folder)
         vectors = [ShardFiles(folder, VECTORS, name) for name in names_below(folder, VECTORS)]
         taken += [_take(store, files, shards, progress) for files in vectors]
     if not any(images for images, _ in taken):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crossmedia.imgserver.places import holds_store
+from crossmedia.errors import BadInput, NoStore
 from crossmedia.imgserver.storage.catalogue import Catalogue
 from crossmedia.imgserver.storage.records import Space
 from crossmedia.imgserver.storage.store import Store
@@ -23,15 +23,21 @@ from crossmedia.version import PHOTOMETRY, TEXT, Version
 
 
 def kept_recipe(store: Path) -> str:
-    """The net of a store's active version; ``efficientnet_lite0`` where it has none for photos.
+    """The net of a store's active version; ``efficientnet_lite0`` for a new store.
 
     Raises:
+        BadInput: the active version was made elsewhere, by nobody knows what.
         StoreError: the store cannot be opened.
     """
     active, features = _features(store)
-    backbone = Version.parse(active).backbone
-    kept = next((space.recipe for space in features if space.name == backbone), DEFAULT)
-    return DEFAULT if kept.startswith(TEXT) else kept
+    version = Version.parse(active)
+    if version.imported:
+        raise BadInput(
+            f"The active version of {store}, {active}, was imported, and no backbone of it is known. Give --backbone, "
+            f"such as {DEFAULT}: the vectors that it makes will be active instead."
+        )
+    kept = next((space.recipe for space in features if space.name == version.backbone), DEFAULT)
+    return DEFAULT if kept.startswith(TEXT) else kept  # which a store of texts then refuses
 
 
 def own_recipe(
@@ -106,7 +112,8 @@ def photos_of(catalogue: Catalogue, net: Backbone, decoders: Decoders, most: int
 
 def _features(store: Path) -> tuple[str, list[Space]]:
     """The active version of a store, and what features it holds; nothing where there is no store yet."""
-    if not holds_store(store):
+    try:
+        with closing(Store(store, create=False)) as opened:
+            return opened.index.active, list(opened.index.spaces("feature"))
+    except NoStore:
         return "", []
-    with closing(Store(store, create=False)) as opened:
-        return opened.index.active, list(opened.index.spaces("feature"))

@@ -65,6 +65,8 @@ def survey(names: Sequence[str], machine: Machine, photos: PhotoSource | None = 
     Raises:
         BadInput: there is no backbone of a name, or it cannot run here.
     """
+    if photos is not None:
+        photos.open()  # one that is wrong is refused, whatever is measured
     if names:
         return [_named(name, machine, photos) for name in names]
     measured = (_named(row.recipe, machine, photos) if row.here else row for row in _published())

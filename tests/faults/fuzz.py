@@ -350,6 +350,7 @@ def fuzz_exported(folder: Path) -> tuple[Target, list[bytes]]:
     The first byte chooses a part of a good file that the other bytes take the place of, or the whole file.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from exported_files import write
     from made_samples import make_samples
 
     from crossmedia.errors import BadInput
@@ -368,22 +369,11 @@ def fuzz_exported(folder: Path) -> tuple[Target, list[bytes]]:
         file = folder / "x.pt2"
         file.write_bytes(data[1:])
         if place < len(small):
-            write_archive(parts | {small[place]: data[1:]}, file)
+            write(parts | {small[place]: data[1:]}, file)
         with contextlib.suppress(BadInput):
             Exported(file)
 
     return run, [bytes([place]) + parts[name] for place, name in enumerate(small)]
-
-
-def write_archive(parts: dict[str, bytes], file: Path) -> None:
-    """An archive as PyTorch writes it."""
-    import torch
-
-    writer = torch._C.PyTorchFileWriter(str(file))
-    writer.set_min_version(6)
-    for name, data in parts.items():
-        writer.write_record(name, data, len(data))
-    writer.write_end_of_file()
 
 
 def fuzz_head(folder: Path) -> tuple[Target, list[bytes]]:

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from crossmedia.errors import ServerUnavailable, VersionMismatch
 from crossmedia.features.batch import Batch, BatchItems, Jagged, VectorKeys
-from crossmedia.features.reading.prefetch import ahead, fetch_ahead
+from crossmedia.features.reading.prefetch import ahead
 from crossmedia.imgserver.client import ImageClient, MockTransport, Vectors
 
 
@@ -107,11 +107,3 @@ def test_the_source_begins_in_the_thread_that_asks() -> None:
     began: list[threading.Thread] = []
     assert len(list(ahead(Source(), id))) == 3
     assert began == [threading.current_thread()]
-
-
-def test_the_former_name_warns_and_does_the_same() -> None:
-    keys: list[Mapping[str, VectorKeys]] = []
-    with pytest.warns(DeprecationWarning, match="use ahead"):
-        stream = fetch_ahead(batches(3), keys.append)
-    assert [batch.timestamp[0] for batch, _ in stream] == [0, 1, 2]
-    assert [of["image"].unique[0] for of in keys] == [0, 1, 2]

@@ -17,9 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from exported_files import with_native_code, write
 from model_batches import make_batch
 from onnx import TensorProto, helper
-from test_exported import edit, write
+from test_exported import edit
 from test_ladder import config, folder, transport  # noqa: F401
 from test_models import ready
 
@@ -41,7 +42,6 @@ from crossmedia.trainer.tensors import ImageVectors, to_tensors
 
 # Rows with so many behaviours: none at all, one row, ragged ones, many, and no row.
 BATCHES: tuple[list[int], ...] = ([3, 0, 2], [0], [5], [0, 0], [1, 2, 3, 4, 5, 6, 7] * 20, [40] * 50, [])
-SO = native.PARTS + "model/x.so"
 
 
 def said_of_native(name: str, value: str, schema: dict[str, Any]) -> None:
@@ -130,12 +130,6 @@ def test_native_code_gives_the_numbers_of_the_model_for_those_who_trust_it(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
     with pytest.raises(BadInput, match="of the level x86-64-v3, and this one has DEFAULT"):
         Exported(file, digest(file))
-
-
-def with_native_code(file: Path, out: Path) -> Path:
-    parts = read_parts(file.read_bytes())
-    parts[SO] = b"\x7fELF"
-    return write(parts, out)
 
 
 @pytest.fixture(scope="module")

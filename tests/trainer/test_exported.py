@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from exported_files import Parts, write
 from made_samples import WITHOUT_HISTORIES, make_samples
 from test_ladder import folder as ladder_folder  # noqa: F401
 
@@ -35,7 +36,6 @@ from crossmedia.trainer.images.spaces import Spaces
 from crossmedia.trainer.scorer import Scorer
 from crossmedia.trainer.tensors import TensorBatch, to_tensors
 
-Parts = dict[str, bytes]
 PROGRAM, WEIGHTS, CONSTANTS = (
     "models/model.json",
     "data/weights/model_weights_config.json",
@@ -71,17 +71,6 @@ def pickled(code: str) -> bytes:
     block = io.BytesIO()
     torch.save(Evil(), block)
     return block.getvalue()
-
-
-def write(parts: Parts, path: Path) -> Path:
-    """An archive as PyTorch writes it, so that nothing but its content can be refused."""
-    writer = torch._C.PyTorchFileWriter(str(path))
-    writer.set_min_version(6)
-    for name, data in parts.items():
-        if not name.startswith(".data"):  # which it writes itself
-            writer.write_record(name, data, len(data))
-    writer.write_end_of_file()
-    return path
 
 
 def edit(name: str, change: Callable[[Any], None]) -> Callable[[Parts], None]:
@@ -228,7 +217,6 @@ def refused(code: str, mark: str) -> dict[str, tuple[Callable[[Parts], None], st
             lambda parts: parts.update({"data/weights/model.pt": pickled(code)}),
             "data/weights/model.pt",
         ),
-        "a compiled library": (lambda parts: parts.update({"data/aotinductor/model/x.so": b""}), "aotinductor"),
         "a second model": (lambda parts: parts.update({"models/other.json": parts[PROGRAM]}), "models/other.json"),
         "the format of once": (legacy, "holds no exported model"),
         "no weights": (lambda parts: parts.pop("data/weights/weight_0") and None, "weight_0"),

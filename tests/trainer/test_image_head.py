@@ -308,7 +308,7 @@ def test_staleness_is_bounded_and_counted(service: ImageService) -> None:
     ahead = []
     assert images.depth == 1
     for step in range(6):
-        ahead.append(images.fetch(ids))  # for the next batch, as fetch_ahead does
+        ahead.append(images.fetch(ids))  # for the next batch, as ahead does
         loss = images(ids, ahead[step - 1] if step else None).values.square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from crossmedia.errors import CrossMediaError, InvalidRequest
 from crossmedia.imgserver.browse.guard import STYLED
-from crossmedia.imgserver.browse.site import Pages, Tab
+from crossmedia.imgserver.browse.prepared import Prepared
+from crossmedia.imgserver.browse.site import Handler, Pages, Tab
 from crossmedia.trainer.report.shown_runs import ShownRuns, compared, run_folders, shown_runs
 
 PAGES = Path(__file__).parent / "pages"
@@ -50,8 +50,7 @@ class Runs:
 
     def __init__(self, root: Path, samples: str):
         self.root, self.samples = root, samples
-        self._shown: OrderedDict[tuple[Path, float], ShownRuns] = OrderedDict()
-        self._lock = threading.Lock()
+        self._shown = Prepared(self._draw, KEPT)
 
     def folders(self) -> dict[str, Path]:
         """Name -> folder, the latest first."""
@@ -76,16 +75,25 @@ class Runs:
         """Where the samples of a run are, if not where they were: others than its own would say nothing of it."""
         return "" if Path(compared(folder)["samples"]).is_dir() else self.samples
 
-    def shown(self, folder: Path) -> ShownRuns:
-        """What there is to see of a run; drawn once, and again when it was written again."""
-        key = folder, folder.stat().st_mtime
-        with self._lock:  # the library that draws is not made for threads
-            if key not in self._shown:
-                self._shown[key] = shown_runs(folder, self.samples_of(folder))
-            self._shown.move_to_end(key)
-            while len(self._shown) > KEPT:
-                self._shown.popitem(last=False)
-            return self._shown[key]
+    def shown(self, name: str) -> ShownRuns | None:
+        """What there is to see of a run; None while it is drawn.
+
+        Raises:
+            CrossMediaError: it cannot be.
+        """
+        return self._shown.get(self.key(name))
+
+    def key(self, name: str) -> tuple[Path, float]:
+        """A run as it is now: written again, it is another."""
+        folder = self.folder(name)
+        return folder, folder.stat().st_mtime
+
+    def waiting(self, name: str) -> Response:
+        """What tells a page that waits for a run."""
+        return self._shown.answer(self.key(name))
+
+    def _draw(self, key: tuple[Path, float]) -> ShownRuns:
+        return shown_runs(key[0], self.samples_of(key[0]))
 
 
 def _listed(name: str, folder: Path) -> Listed:
@@ -113,7 +121,8 @@ class RunsPages:
     @property
     def tab(self) -> Tab:
         """Its place in the site."""
-        return Tab("/runs", "Runs", {"/runs": self.page, "/runs/{name:path}": self.run}, PAGES)
+        routes: dict[str, Handler] = {"/runs": self.page, "/runs/ready/{name:path}": self.ready}
+        return Tab("/runs", "Runs", routes | {"/runs/of/{name:path}": self.run}, PAGES)
 
     def page(self, request: Request) -> Response:
         """The list."""
@@ -122,8 +131,14 @@ class RunsPages:
     def run(self, request: Request) -> Response:
         """A comparison, or a run."""
         name = request.path_params["name"]
-        found = self._runs.shown(self._runs.folder(name))
+        found = self._runs.shown(name)
+        if found is None:
+            return self._pages.page("waiting.html", request, what=name, ready=f"/runs/ready/{quote(name)}")
         curves, buckets = ([SHEET.sub("", one) for one in part] for part in (found.curves, found.buckets))
         reply = self._pages.page("run.html", request, found=found, name=name, curves=curves, buckets=buckets)
         reply.headers["Content-Security-Policy"] = STYLED  # charts have widths and colours in attributes
         return reply
+
+    def ready(self, request: Request) -> Response:
+        """Tells the page that waits when the run is drawn."""
+        return self._runs.waiting(request.path_params["name"])

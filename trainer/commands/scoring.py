@@ -46,15 +46,23 @@ def evaluate(run: Path, split: str, as_json: bool, **values: Any) -> None:
         click.echo("\n".join([*lines, *doubts(part, result["all"])]))
 
 
-@click.command(cls=Command, example="runs/din --samples samples --out scores.parquet")
+@click.command(
+    cls=Command,
+    example="runs/din --samples samples --out scores.parquet",
+    sections={
+        "The model": ("--exported", "--trust-native"),
+        "What it scores": ("--samples", "--split", "--batch-size", "--reasons", "--out"),
+        "Vectors of images": ("--server", "--store", "--vectors", "--timeout-s"),
+    },
+)
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--exported", is_flag=True, help="MODEL is what 'trainer export' wrote, not a run folder.")
 @click.option(
     "--trust-native",
     type=Several(str, "digests"),
     default="",
-    help="sha256 digests, separated by commas, of exported models that may hold native code: it runs with all rights "
-    "of this user.",
+    help="Digests (sha256), separated by commas, of exported models that may hold native code: it runs with all "
+    "rights of this user.",
 )
 @click.option("--samples", default="samples", help="Folder that 'features build' made.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", help="Rows to score.")
@@ -95,9 +103,9 @@ def score(model: Path, out: Path, split: str, as_json: bool, **values: Any) -> N
     "form",
     type=click.Choice(["pt2", "aoti", "onnx"]),
     default="pt2",
-    help="pt2: a program of PyTorch, as data. aoti: native code for x86-64 CPUs and this release of PyTorch; a C++ "
-    "compiler is needed here, and --trust-native where it is used. onnx: for other runtimes, too; the extra onnx is "
-    "needed.",
+    help="Form of the file: pt2 is a program of PyTorch, as data; aoti is native code for x86-64 CPUs and this release "
+    "of PyTorch, which needs a C++ compiler here, and --trust-native where it is used; onnx is for other runtimes, "
+    "too, and needs the extra onnx.",
 )
 @click.option(
     "--items/--no-items",

@@ -133,7 +133,7 @@ def health(server: str | None, folder: Path, wait: bool, timeout_s: float, as_js
 @click.option("--model", default="", help="By which name it is served; the only one when it is not given.")
 @click.option("--canary", default="", help="Have it answer a share of the requests, such as 5%; all when not given.")
 @click.option("--shadow", is_flag=True, help="Have it score beside, and answer nothing: metrics show the difference.")
-@click.option("--trust-native", default="", metavar="DIGEST", help="sha256 of FILE, if it may hold native code.")
+@click.option("--trust-native", default="", metavar="DIGEST", help="Digest (sha256) of FILE, if it holds native code.")
 @click.option("--rollback", is_flag=True, help="Have the model before answer again, and drop one that runs beside.")
 @json_option
 def switch(

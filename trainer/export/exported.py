@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -187,7 +188,7 @@ class Exported:
 
     def __init__(self, path: str | Path, trust_native: Collection[str] = ()):
         self._path = Path(path)
-        if self._path.is_dir():
+        if os.path.isdir(path):
             raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
         try:
             with open_regular(self._path) as file:

@@ -36,7 +36,7 @@ def id_array(given: Any, name: str, where: str, null: int = NULL_IMAGE, offsets:
     """Read ids by the rule of ``crossmedia.keys``: whole numbers of any type; None and NaN are no image.
 
     Args:
-        given: ids of any shape; a tuple of values and offsets; or what has ``values()`` and ``offsets()``.
+        given: ids of any shape, or what has ``values()`` and ``offsets()``.
         name: of the column, for errors.
         where: it stands, likewise.
         null: the id that stands for no image, beside -1.
@@ -69,14 +69,12 @@ def id_array(given: Any, name: str, where: str, null: int = NULL_IMAGE, offsets:
 
 def _parted(given: Any) -> tuple[Any, Any]:
     """Values and offsets; None in the place of offsets that there are not."""
-    if isinstance(given, tuple) and len(given) == 2 and all(isinstance(part, _ARRAYS) for part in given):
-        return given
     if callable(getattr(given, "values", None)) and callable(getattr(given, "offsets", None)):
         return given.values(), given.offsets()
     return given, None
 
 
-_ARRAYS = (Tensor, np.ndarray, list)
+_ARRAYS = (Tensor, np.ndarray, list, tuple)
 
 
 def _array(given: Any, name: str, where: str) -> npt.NDArray[Any]:
@@ -90,6 +88,8 @@ def _array(given: Any, name: str, where: str) -> npt.NDArray[Any]:
             return plain
         if isinstance(given, Mapping | Set):
             raise TypeError(f"it is a {type(given).__name__}")
+        if isinstance(given, tuple) and any(isinstance(part, _ARRAYS) for part in given):
+            raise TypeError("it is a tuple of arrays, which may be values and offsets, or two columns")
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # as NumPy and PyTorch say what they cannot make an array of
         why = str(error).rstrip(".")

@@ -92,7 +92,7 @@ class ImageHead(Images):
 
         Args:
             image_ids: int64; duplicates, and -1 for no image, are taken. Of any shape, where nothing was fetched ahead:
-                a tensor, an array or a list, values with their offsets, or a jagged tensor of TorchRec.
+                a tensor, an array or a list, or a jagged tensor of TorchRec.
             fetched: what ``fetch`` gave for the same ids, shape (K,).
 
         Returns:

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from crossmedia.trainer.reasons.wording import in_words
 from crossmedia.trainer.report.catalogue import Catalogue, Category
 from crossmedia.trainer.report.concept_words import what_it_is
 from crossmedia.trainer.report.decides import interval_over
@@ -52,6 +53,7 @@ class ItemConcept:
         name: of it.
         kind: one of ``crossmedia.concepts.KINDS``.
         what: it is, in words.
+        said: what the photo has of it, much or little, in words.
         evidence: how well it is founded, in words; empty of what is measured in the pixels.
         space: of its vectors.
         named: whether its name means something to people.
@@ -68,6 +70,7 @@ class ItemConcept:
     name: str
     kind: str
     what: str
+    said: str
     evidence: str
     space: str
     named: bool
@@ -229,6 +232,7 @@ class _ItemPage:
             place.name,
             place.concept.kind,
             what_it_is(place.concept),
+            in_words(place.concept, amount >= 0),
             place.concept.evidence,
             place.space,
             place.concept.named,

@@ -13,10 +13,14 @@ from prometheus_client.registry import Collector
 from crossmedia.service.admission import Admission
 from crossmedia.service.metrics import SECONDS, Metrics
 from crossmedia.service.timely import TimelyTurns
-from crossmedia.status import AWAY, CACHED, Status
+from crossmedia.status import AWAY, CACHED, UNKNOWN_ITEM, Status
 from crossmedia.trainer.serving.served import ServedModel
 
-NAMES = {int(status): status.name for status in Status} | {CACHED: "CACHED", AWAY: "AWAY"}
+NAMES = {int(status): status.name for status in Status} | {
+    CACHED: "CACHED",
+    AWAY: "AWAY",
+    UNKNOWN_ITEM: "UNKNOWN_ITEM",
+}
 COUNTER, GAUGE = CounterMetricFamily, GaugeMetricFamily
 
 
@@ -90,6 +94,9 @@ class ScoringTotals(Collector):
         failed = COUNTER(
             "crossmedia_vectors_failed", "Fetches of vectors that failed.", labels=("model", "space", "error")
         )
+        unmatched = COUNTER(
+            "crossmedia_values_unmatched", "Values of requests that nothing matched.", labels=("model", "kind")
+        )
         of_model = ("model", "version")
         beside = COUNTER("crossmedia_shadow_candidates", "Candidates scored by a model beside, too.", labels=of_model)
         apart = COUNTER("crossmedia_shadow_difference", "Sum of their absolute differences.", labels=of_model)
@@ -100,10 +107,12 @@ class ScoringTotals(Collector):
             info.add_metric((model.name, model.version, role, model.vectors), 1)
             if role != "active":
                 continue
+            for kind, count in model.scorer.unmatched().items():
+                unmatched.add_metric((model.name, kind), count)
             for space, source in model.sources().items():
                 away.add_metric((model.name, space), int(source.away))
                 asked.add_metric((model.name, space), source.stats.requested)
                 kept.add_metric((model.name, space), source.stats.cached)
                 for error, count in source.failures.copy().items():
                     failed.add_metric((model.name, space, error), count)
-        yield from (info, away, asked, kept, failed, beside, apart)
+        yield from (info, away, asked, kept, failed, beside, apart, unmatched)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from crossmedia.errors import DeadlineExceeded, Overloaded, ServerUnavailable
+from crossmedia.errors import DeadlineExceeded, InvalidRequest, Overloaded, ServerUnavailable
 from crossmedia.features.columns import ITEM
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.trainer.answers import Answer
@@ -101,8 +101,15 @@ class ServedModel:
         """Scores of a request's candidates.
 
         Raises:
-            BadInput: a value is not what its column takes, or the model has no reasons.
+            InvalidRequest: reasons are asked for, and the model has none.
+            BadInput: a value is not what its column takes.
         """
+        if request.reasons and not self.scorer.gives_reasons:
+            what = "is no run of the model 'concepts'" if self.path.is_dir() else "is an exported file"
+            raise InvalidRequest(
+                f"The model {self.name} gives no reasons: it {what}. Have the run folder of a model 'concepts' served "
+                f"in its place (trainer serve RUN), or leave the parameter reasons out."
+            )
         return self.scorer.answer(request.user, request.candidates, request.now_s, reasons=request.reasons)
 
     def probe(self) -> Request:

@@ -38,7 +38,7 @@ class ServingConfig:
         rest_port: answer the REST form of the protocol over HTTP at this port; 0 takes a free one. Off by default.
         metrics_port: serve metrics for Prometheus over HTTP at this port, path /metrics; 0 takes a free one. Off by
             default.
-        trust_native: sha256 digests, separated by commas, of models that may hold native code, see 'trainer export
+        trust_native: digests (sha256), separated by commas, of models that may hold native code, see 'trainer export
             --format aoti': it runs with all rights of this server. Other such files are refused.
         threads: requests that are computed at once; 0 takes as many as there are cores.
         max_candidates: most candidates of a request.

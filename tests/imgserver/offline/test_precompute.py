@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import run_command
 
@@ -75,6 +77,15 @@ def test_a_backbone_that_takes_the_place_of_another_is_said(photos: Path, tmp_pa
     ids.write_text("".join(f"{number}\n" for number in range(8)))
     options = [f"--store={tmp_path / 's'}", f"--catalogue={photos}", f"--ids={ids}", "--dim=4", "--threads=1"]
     photometry = "--backbone=efficientnet_lite0#photometry"
-    for backbone, said in ((photometry, False), (photometry, False), ("--backbone=efficientnet_lite0", True)):
-        done = run_command("imgserver", "precompute", *options, backbone)
+    for backbone, said in (([photometry], False), ([], False), (["--backbone=efficientnet_lite0"], True)):
+        done = run_command("imgserver", "precompute", *options, *backbone)
         assert ("is of another backbone than efficientnet_lite0@" in done.stderr) is said, done.stderr
+        assert ("#photometry+" in done.stdout) is not said, "without --backbone that of the active version goes on"
+
+
+def test_a_store_of_imported_vectors_is_asked_for_its_backbone(photos: Path, tmp_path: Path) -> None:
+    ids, vectors = pa.array([1, 2, 3]), pa.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    pq.write_table(pa.table({"image_id": ids, "vector": vectors}), tmp_path / "vectors.parquet")
+    run_command("imgserver", "import", str(tmp_path / "vectors.parquet"), "--name=clip", f"--store={tmp_path / 's'}")
+    with pytest.raises(BadInput, match=r"was imported, and no backbone of it is known\. Give --backbone"):
+        crossmedia.precompute(tmp_path / "s", photos, machine=Machine(threads=1))

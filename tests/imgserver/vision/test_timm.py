@@ -10,22 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import run_command
+from made_samples import make_samples
 from PIL import Image
 from safetensors.torch import save_file
 
+import crossmedia
+from crossmedia import FitConfig
 from crossmedia.errors import BadInput
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import ImageClient
 from crossmedia.imgserver.vision.backbones import get_backbone
 from crossmedia.imgserver.vision.decode import ImageLimits, decode
 from crossmedia.imgserver.vision.engines import FeatureArray, OpenVinoEngine, TorchEngine
+from crossmedia.imgserver.vision.machine import Machine
 from crossmedia.imgserver.vision.torchvision_zoo import import_torchvision
 
 CONVNEXT, EFFICIENTNET = "convnext_atto.d2_in1k", "efficientnet_b0.ra_in1k"
-DINO, SIGLIP = "vit_small_patch14_dinov2.lvd142m", "vit_base_patch16_siglip_224.webli"
+DINO, DINOV3 = "vit_small_patch14_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"
+SIGLIP, VIT = "vit_base_patch16_siglip_224.v2_webli", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 CLIP = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"
 
 
@@ -72,6 +78,9 @@ def cosine(a: FeatureArray, b: FeatureArray) -> float:
     [
         (CONVNEXT, 224, 320),
         (EFFICIENTNET, 224, 1280),
+        (VIT, 224, 192),
+        pytest.param(CLIP, 224, 256, marks=pytest.mark.slow),
+        pytest.param(DINOV3, 256, 384, marks=pytest.mark.slow),
         pytest.param(DINO, 518, 384, marks=pytest.mark.slow),
         pytest.param(SIGLIP, 224, 768, marks=pytest.mark.slow),
     ],
@@ -208,3 +217,38 @@ def test_from_the_hubs_cache_through_a_head_to_vectors(weights: Any, photos: Pat
         assert found.values.shape == (24, 8)
         assert np.isfinite(found.values).all()
         assert len(np.unique(found.values, axis=0)) > 20
+
+
+@pytest.mark.slow
+def test_a_store_of_768_numbers_is_served_exported_searched_and_learned_on(
+    weights: Any, photos: Path, tmp_path: Path
+) -> None:
+    """Misses, a Parquet file, neighbours, and a head that learns behind the 768 numbers of a Swin."""
+    name, store = "swin_tiny_patch4_window7_224.ms_in1k", tmp_path / "store"
+    one = Machine(threads=1, decode_threads=2)
+    made = crossmedia.precompute(store, photos, f"timm:{name}@{weights(name)}", dim=16, ids=range(32), machine=one)
+    assert (made.embedded, made.rejected) == (32, 0)
+    crossmedia.build_index(store)
+    with ImageClient(open_local(store, catalogue=str(photos))) as client:
+        assert client.info().backbone.startswith(f"timm:{name}.")
+        found = client.get([*range(32), 40])  # one that is computed on demand
+        assert found.ok.all()
+        near = client.search(list(range(32)), k=3)
+        assert (near.image_ids[:, 0] == np.arange(32)).mean() > 0.9, "each is nearest to itself"
+    run_command("imgserver", "export", f"--store={store}", f"--out={tmp_path / 'vectors.parquet'}")
+    exported = pq.read_table(tmp_path / "vectors.parquet")
+    assert exported["image_id"].to_pylist() == [*range(32), 40]
+    np.testing.assert_array_equal(np.array(exported["vector"].to_pylist(), dtype=np.float16), found.values)
+    samples = make_samples(tmp_path, 32, 1500, {number: number for number in range(32)})
+    learned = crossmedia.fit(
+        FitConfig(
+            str(samples), str(tmp_path / "run"), store=str(store), head="learn", head_widths=(32, 8), epochs=1, width=4
+        )
+    )
+    assert learned["test"]["all"]["rows"] > 0
+    head = tmp_path / "run" / "head.safetensors"
+    version = json.loads(run_command("imgserver", "precompute", f"--store={store}", f"--head={head}", "--json").stdout)[
+        "version"
+    ]
+    with ImageClient(open_local(store), version=version) as client:
+        assert client.get([0]).values.shape == (1, 8)

@@ -20,7 +20,7 @@ from scoring_server import ScoringProcess, Shop
 
 from crossmedia.features.reading.samples import Samples
 from crossmedia.inference import grpc_predict_v2_pb2 as pb
-from crossmedia.status import AWAY, CACHED, Status
+from crossmedia.status import AWAY, CACHED, UNKNOWN_ITEM, Status
 from crossmedia.trainer.scorer import Scorer
 
 USER: dict[str, list[Any]] = {
@@ -62,7 +62,7 @@ def test_tritons_client_calls_it_unchanged(scoring: ScoringProcess, shop: Shop) 
     assert reply.as_numpy("score") == pytest.approx(expected.probabilities[:, 0], abs=1e-6)
     # i47 has an image without a vector, i55 no image, and the last is not in the table.
     ok, gone = int(Status.OK), int(Status.NOT_FOUND)
-    assert reply.as_numpy("status").tolist() == [ok, ok, gone, gone, gone]
+    assert reply.as_numpy("status").tolist() == [ok, ok, gone, gone, UNKNOWN_ITEM]
 
 
 def test_served_scores_are_those_of_the_run(scoring: ScoringProcess, shop: Shop) -> None:
@@ -205,15 +205,15 @@ def test_items_of_a_file_are_followed(shop: Shop, tmp_path: Path) -> None:
             found: list[int] = output(call(opened, "ModelInfer", infer({"item_id": ["new", "i2"]})), "status").tolist()
             return found
 
-        assert status() == [Status.OK, Status.NOT_FOUND]
+        assert status() == [Status.OK, UNKNOWN_ITEM]
         part = tmp_path / "part"
         pq.write_table(pa.table({"item_id": ["i2"], "image_id": [2]}), part)
         os.replace(part, file)
-        assert soon(lambda: status() == [Status.NOT_FOUND, Status.OK])
+        assert soon(lambda: status() == [UNKNOWN_ITEM, Status.OK])
         part.write_bytes(b"no such thing")
         os.replace(part, file)
         assert soon(lambda: "the change is not taken" in server.log)
-        assert status() == [Status.NOT_FOUND, Status.OK]
+        assert status() == [UNKNOWN_ITEM, Status.OK]
     server.stop()
 
 

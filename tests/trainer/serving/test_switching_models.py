@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import grpc
 import pytest
 import torch
 from conftest import run_command, soon
+from exported_files import with_native_code
 from oip import call, channel, infer, output
 from scoring_server import ScoringProcess, Shop, make_store, train
 
@@ -184,6 +187,8 @@ def test_what_cannot_take_its_place_changes_nothing(
 ) -> None:
     process, models = server
     (models / "garbage.pt2").write_bytes(b"no model")
+    os.mkfifo(models / "pipe")
+    digest = sha256(with_native_code(shop.exported, models / "native.pt2").read_bytes()).hexdigest()
     other = make_store(tmp_path / "other", 45, seed=9)
     run_command("imgserver", "serve", f"--store={other}", "--port=0", "--background")
     address = json.loads((other / "daemon.json").read_text())["address"]
@@ -195,8 +200,12 @@ def test_what_cannot_take_its_place_changes_nothing(
         first = version(opened)
         for arguments, words in {
             ("garbage.pt2",): "holds no exported model",
-            ("nothing.pt2",): "cannot be read",
-            ("x" * 300,): "cannot be read",
+            ("nothing.pt2",): "No such file",
+            ("x" * 300,): "File name too long",
+            ("pipe",): "It is no file, but a pipe or a device",
+            ("native.pt2",): "holds native code, a package of AOTInductor",
+            ("native.pt2", f"--trust-native={'0' * 64}"): f"give --trust-native {digest};",
+            ("native.pt2", f"--trust-native={digest}"): "holds no exported model",  # the loader of PyTorch has it
             ("..",): "lies in another folder",
             ("nan",): "scores that are no numbers",
             ("../serving/daemon.log",): "lies in another folder",
