@@ -10,8 +10,7 @@ stated with its cores and its load. Without names of parts all are run but ``mem
 handler of the same gRPC server, with the same ``Scorer`` behind FastAPI, and with a DIN of FuxiCTR's layers behind our
 door, where those are installed. ``fastapi``: candidates a second, ours over FastAPI's; ``fuxictr`` likewise.
 ``images_ms``: what pictures add at the median. ``p50_ms``, ``p99_ms``: ours at ``--rate`` less those of the empty
-handler. ``offline_difference``: the largest one to ``Scorer``. ``cpu_ms``: of a core, for a request of DIN, and
-``cores_for_10000_rps``: how many cores are needed for so many requests a second.
+handler. ``offline_difference``: the largest one to ``Scorer``. ``cpu_ms``: of a core, for a request of DIN.
 
 ``overload``: three times the peak, with a deadline of a second. ``goodput_3x``: answers in time over the peak;
 ``refused_ms``: median of a refusal; ``beside_ms``: of calls of the empty handler meanwhile.
@@ -19,7 +18,8 @@ handler. ``offline_difference``: the largest one to ``Scorer``. ``cpu_ms``: of a
 ``switch``: ``switch_failed``: calls that failed around a switch of models at half of the peak; ``switch_p99``: 99th
 percentile around it over that before, of 500 requests each.
 
-``copies``: ``processes``: requests a second at most, of two processes that share the cores over one of threads.
+``copies``: ``processes``: requests a second at most, of two processes that share the cores over one of threads;
+``cores_for_10000_rps``: how many cores so many requests a second need by that of the two.
 ``copies_failed``: calls that failed when one of two copies was killed (SIGKILL) in the middle of the load, by a client
 with gRPC's own ``round_robin`` and retries.
 
@@ -138,7 +138,7 @@ def latency(given: Shop) -> Found:
     }
     ratios |= {name: din["peak"] / parts[name]["peak"] for name in ("fastapi", "fuxictr") if name in parts}
     ratios |= {"offline_difference": apart, "cpu_ms": 1e3 * cpu / answered}
-    return ratios | {"cores_for_10000_rps": 10_000 * cpu / answered}, {"parts": parts}
+    return ratios, {"parts": parts}
 
 
 def show(parts: dict[str, dict[str, float]], rate: float) -> None:

@@ -84,7 +84,7 @@ def fuxictr_din(items: int) -> nn.Module:
             self.tables = nn.ModuleDict({name: nn.Embedding(size + 1, WIDTH) for name, size in sizes.items()})
             self.project = nn.Linear(DIM, WIDTH)
             self.attention = DIN_Attention(4 * WIDTH, [64, 16], "Dice")
-            self.top = MLP_Block(9 * WIDTH, 1, [200, 80], "Dice", "sigmoid")
+            self.top = MLP_Block(9 * WIDTH, [200, 80], "Dice", output_dim=1, output_activation="sigmoid")
 
         def of(self, item: Tensor, category: Tensor, image: Tensor, vector: Tensor) -> Tensor:
             ids = {"item": item, "category": category, "image": image}
