@@ -154,11 +154,14 @@ class Traced:
 
 
 def _example(model: Model) -> Inputs:
-    """Small inputs of the right types to trace with; each size is another number, so that none is taken for another."""
+    """Small inputs of the right types to trace with.
+
+    Each size is another number, and none that a layer is likely to have, so that none is taken for another.
+    """
     spec = model.spec
-    rows, items = 3, 4
-    segments = torch.tensor([0, 0, 0, 2, 2] if spec.actions else [], dtype=torch.int64)
-    behaviours, sizes = len(segments), count(7)
+    rows, items, sizes = 211, 223, count(229)
+    behaviours = 227 if spec.actions else 0
+    segments = torch.arange(behaviours) * rows // max(behaviours, 1)
 
     def whole(n: int) -> Tensor:
         return torch.zeros(n, dtype=torch.int64)
