@@ -226,20 +226,23 @@ def test_a_store_of_768_numbers_is_served_exported_searched_and_learned_on(
     """Misses, a Parquet file, neighbours, and a head that learns behind the 768 numbers of a Swin."""
     name, store = "swin_tiny_patch4_window7_224.ms_in1k", tmp_path / "store"
     one = Machine(threads=1, decode_threads=2)
-    made = crossmedia.precompute(store, photos, f"timm:{name}@{weights(name)}", dim=16, ids=range(32), machine=one)
-    assert (made.embedded, made.rejected) == (32, 0)
+    made = crossmedia.precompute(store, photos, f"timm:{name}@{weights(name)}", dim=8, ids=range(16), machine=one)
+    assert (made.embedded, made.rejected) == (16, 0)
     crossmedia.build_index(store)
     with ImageClient(open_local(store, catalogue=str(photos))) as client:
         assert client.info().backbone.startswith(f"timm:{name}.")
-        found = client.get([*range(32), 40])  # one that is computed on demand
+        found = client.get([*range(16), 40])  # one that is computed on demand
         assert found.ok.all()
-        near = client.search(list(range(32)), k=3)
-        assert (near.image_ids[:, 0] == np.arange(32)).mean() > 0.9, "each is nearest to itself"
+        rows = found.values[:16].astype(np.float32)
+        cosines = (rows @ rows.T) / np.linalg.norm(rows, axis=1) / np.linalg.norm(rows, axis=1)[:, None]
+        np.fill_diagonal(cosines, -2)  # an image is no neighbour of itself
+        near = client.search(list(range(16)), k=1)
+        np.testing.assert_allclose(near.cosines[:, 0], cosines.max(axis=1), atol=1e-3)
     run_command("imgserver", "export", f"--store={store}", f"--out={tmp_path / 'vectors.parquet'}")
     exported = pq.read_table(tmp_path / "vectors.parquet")
-    assert exported["image_id"].to_pylist() == [*range(32), 40]
+    assert exported["image_id"].to_pylist() == [*range(16), 40]
     np.testing.assert_array_equal(np.array(exported["vector"].to_pylist(), dtype=np.float16), found.values)
-    samples = make_samples(tmp_path, 32, 1500, {number: number for number in range(32)})
+    samples = make_samples(tmp_path, 16, 600, {number: number for number in range(16)})
     learned = crossmedia.fit(
         FitConfig(
             str(samples), str(tmp_path / "run"), store=str(store), head="learn", head_widths=(32, 8), epochs=1, width=4
