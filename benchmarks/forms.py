@@ -27,7 +27,7 @@ from rich.table import Table
 from benchmarks.fetch import make_store, make_vectors
 from benchmarks.parts import daemon, finish
 from benchmarks.scoring import IMAGES
-from benchmarks.serving import BEHAVIOURS, CANDIDATES, NOW, Asked, requests
+from benchmarks.serving_setup import BEHAVIOURS, CANDIDATES, NOW, Asked, requests
 from benchmarks.train import make_samples
 from crossmedia import Scorer, export_model
 from crossmedia.trainer.evaluate import Predictor

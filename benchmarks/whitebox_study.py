@@ -118,8 +118,9 @@ class Told:
         """Another seed."""
         self.errors.append(max(found.error, found.exported_error))
         self.late.append(truth.beside(found.picture, items))
-        self.truth.append(float(np.corrcoef(*self.late[-1].T)[0, 1]))
-        self.sizes.append(float(np.polyfit(*self.late[-1].T[::-1], 1)[0]))
+        found_part, true_part = self.late[-1].T
+        self.truth.append(float(np.corrcoef(found_part, true_part)[0, 1]))
+        self.sizes.append(float(np.polyfit(true_part, found_part, 1)[0]))
         self.nameless.append(nameless_share(found))
         self.tops.append(top_terms(found))
         self.slopes.append(found.slopes)

@@ -366,7 +366,7 @@ def test_links_and_commands_in_documents_exist(document: Path) -> None:
     commands = {" ".join(path): command for path, command in all_commands(crossmedia)}
     for line in re.findall(r"^\s*(?:\$ )?crossmedia (.+)$", text, flags=re.MULTILINE):
         words = line.split()
-        name = max((" ".join(words[:n]) for n in (2, 3) if " ".join(words[:n]) in commands), key=len, default=line)
+        name = max((" ".join(words[:n]) for n in (1, 2, 3) if " ".join(words[:n]) in commands), key=len, default=line)
         assert name in commands, f"{document.name} names the command crossmedia {name}"
         flags = {o for p in commands[name].params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
         for flag in re.findall(r"(--[a-z-]+)", line):

@@ -44,6 +44,7 @@ RIGHT = {
     "imgserver index": "--store nowhere",
     "imgserver search": "5 --server {server} --timeout-s 0.5",
     "imgserver duplicates": "--store {store}",
+    "imgserver projector": "--store {store} --out projected",
     "imgserver semantic-ids": "--store {store} --codes 3",
     "imgserver doctor": "--store nowhere",
     "imgserver mend": "--store nowhere",

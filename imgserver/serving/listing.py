@@ -152,14 +152,14 @@ class Listing:
         if request.statuses:
             ids = ids[np.isin(listed.status, list(request.statuses))]
         if request.name:
-            names = self._notes.names(self._served.store.folder)
+            names = self._notes.names(self._served.store.folder, self._photos.catalogue)
             ids = ids[np.isin(ids, names.with_text(request.name))] if names is not None else _spelled(ids, request.name)
         start = min(request.start, len(ids))
         return len(ids), ids[start : start + request.limit]
 
     def _reply(self, version: str, listed: ListedImages, total: int, ids: Ids) -> pb.ListImagesResponse:
         status, folder = listed.of(ids), self._served.store.folder
-        names = self._notes.names(folder) if len(ids) else None
+        names = self._notes.names(folder, self._photos.catalogue) if len(ids) else None
         reasons: list[str] = []
         if not is_ok(status).all():
             rejects = self._notes.rejects(folder)
@@ -233,19 +233,23 @@ class _Notes:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: tuple[int, ImageNames | None] = 0, None
+        self._names: tuple[int, Catalogue | None, ImageNames | None] = 0, None, None
         self._rejects: tuple[int, dict[int, Reject]] = 0, {}
 
-    def names(self, folder: Path) -> ImageNames | None:
-        """What the photos are called; None: by their ids.
+    def names(self, folder: Path, catalogue: Catalogue | None) -> ImageNames | None:
+        """What the photos of a store, and those of a catalogue that are not in it yet, are called; None: by their ids.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: the file of the store is damaged.
+            BadInput: the manifest cannot be read any more.
         """
         with self._lock:
-            if (changed := changed_at(folder)) != self._names[0]:
-                self._names = changed, ImageNames.of_store(folder)
-            return self._names[1]
+            if (changed := changed_at(folder)) != self._names[0] or catalogue is not self._names[1]:
+                found = ImageNames.of_store(folder)
+                if catalogue is not None and (others := catalogue.names()) is not None:
+                    found = others.over(found)
+                self._names = changed, catalogue, found
+            return self._names[2]
 
     def rejects(self, folder: Path) -> dict[int, Reject]:
         """What precompute noted of the photos that it could not embed, by image id."""

@@ -37,8 +37,10 @@ class Watched:
 
 
 def soon(page: Any, condition: str) -> None:
-    """Wait until something holds; what Playwright has for that is script as text, which the policy of the pages refuses."""
-    page.evaluate(f"new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 50); look(); }})")
+    """Wait until something holds; Playwright's own way is script as text, which the policy of the pages refuses."""
+    page.evaluate(
+        f"new Promise(done => {{ const look = () => ({condition}) ? done() : setTimeout(look, 50); look(); }})"
+    )
 
 
 @pytest.fixture(scope="module")

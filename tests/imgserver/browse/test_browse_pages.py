@@ -16,7 +16,6 @@ from site_process import HOSTILE, browsing, get, hostile_store
 
 from crossmedia import ImageClient
 from crossmedia.cli import crossmedia
-from crossmedia.errors import BadInput
 from crossmedia.imgserver.browse.live import charts, quantile
 from crossmedia.imgserver.browse.looks import Looks
 from crossmedia.imgserver.browse.map import _bins, main_directions, neighbours_kept
@@ -189,8 +188,8 @@ def test_a_token_that_is_missing_is_said(hostile: DaemonProcess) -> None:
 def test_the_command_says_what_is_wrong() -> None:
     for options, said in ((["--host", "no host"], "--host"), (["--tls-cert", __file__], "--tls-key")):
         done = CliRunner().invoke(crossmedia, ["browse", *options])
-        assert isinstance(done.exception, BadInput)
-        assert said in str(done.exception)
+        assert done.exit_code == 2
+        assert said in done.output
     assert CliRunner().invoke(crossmedia, ["browse", "--runs=no/such/folder"]).exit_code == 2
 
 

@@ -32,7 +32,9 @@ def client(daemon: DaemonProcess) -> Iterator[ImageClient]:
 
 def in_pages(client: ImageClient, limit: int, **asked: Any) -> ListedImages:
     """All images of a list, a page at a time."""
-    ids, status, start = [], [], 0
+    ids: list[Any] = []
+    status: list[Any] = []
+    start = 0
     while True:
         page = client.images(start, limit, **asked)
         if not len(page):

@@ -8,6 +8,7 @@ import re
 import signal
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import grpc
 from conftest import ROOT
@@ -38,7 +39,7 @@ def test_no_call_fails_when_one_of_two_copies_is_killed(scoring: ScoringProcess,
             if answered(other) >= 3:
                 break
         before = answered(scoring)
-        ask = opened.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        ask: Any = opened.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         futures = [ask.future(REQUEST.SerializeToString(), timeout=30) for _ in range(20)]
         os.kill(other.pid, signal.SIGKILL)
         futures += [ask.future(REQUEST.SerializeToString(), timeout=30) for _ in range(20)]
