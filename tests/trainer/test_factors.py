@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from made_samples import make_matches
@@ -13,6 +14,8 @@ from model_batches import SPEC, make_batch
 
 from crossmedia.errors import BadInput
 from crossmedia.features.reading.unseen_items import samples_of
+from crossmedia.trainer.evaluate import score
+from crossmedia.trainer.export.exported import export_model
 from crossmedia.trainer.fit import FitConfig, fit
 from crossmedia.trainer.layers.factors import PULL, SPEED
 from crossmedia.trainer.models import make
@@ -42,6 +45,16 @@ def test_an_item_that_no_row_has_adds_nothing(matches: Path, tmp_path: Path) -> 
     items = model.factors.items.weight.detach().numpy()
     assert not items[unseen].any()
     assert np.delete(items, [0, *unseen], axis=0).any(axis=1).all()
+
+
+def test_factors_are_exported(matches: Path, tmp_path: Path) -> None:
+    config = FitConfig(str(matches), str(tmp_path / "run"), "din", images=False, options={"factors": 4}, epochs=1)
+    fit(replace(config, batch_size=64))
+    exported = export_model(tmp_path / "run", matches, tmp_path / "model.pt2")
+    own = score(tmp_path / "run", tmp_path / "own.parquet", samples=matches)
+    other = score(exported, tmp_path / "other.parquet", exported=True, samples=matches)
+    tables = [pq.read_table(told["scores"])["probability"].to_numpy() for told in (own, other)]
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
 
 
 def test_each_label_has_factors_of_its_own() -> None:

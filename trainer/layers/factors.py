@@ -60,7 +60,7 @@ class Factors(nn.Module):
     def forward(self, batch: TensorBatch) -> Tensor:
         """Logits, shape (B, L)."""
         users, items = self._rows(batch)
-        logits: Tensor = (users[:, None] * items.view(len(items), self.labels, users.shape[1])).sum(2)
+        logits: Tensor = (users[:, None] * items.view(items.shape[0], self.labels, users.shape[1])).sum(2)
         return logits
 
     def penalty(self, batch: TensorBatch) -> Tensor:
