@@ -223,7 +223,7 @@ def main() -> None:
     parser.add_argument("--names", default="", help="what benchmarks.whitebox_concepts printed, a file")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", default="", help="folder of runs and renderings; a temporary one when it is not given")
-    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, a quarter of the renderings")
+    parser.add_argument("--quick", action="store_true", help="one seed, two epochs, an eighth of the renderings")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds = arguments.fashion_seeds = 1
