@@ -263,7 +263,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Vectors over the wire, beside the alternatives.")
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--parts", default="ways,cached", help="which tables: ways, cached, or both")
+    parser.add_argument("--parts", default="10000,1000,cached", help="which tables: ids of a request, cached")
     parser.add_argument("--quick", action="store_true", help="3 short rounds of 200,000 vectors, uniform ids")
     arguments = parser.parse_args()
     n, rounds = (200_000, 3) if arguments.quick else (arguments.vectors, arguments.rounds)
@@ -295,7 +295,7 @@ def main() -> None:
             print("redis-server is not installed; Redis is left out", file=sys.stderr)
         del vectors
         kinds = ("uniform",) if arguments.quick else ("uniform", "zipf")
-        sizes = (10_000, 1_000) if "ways" in arguments.parts else ()
+        sizes = [int(part) for part in arguments.parts.split(",") if part != "cached"]
         for size, kind in ((size, kind) for size in sizes for kind in kinds):
             parts = {}
             for name, (make, where, pids) in servers.items():

@@ -55,7 +55,7 @@ def patched(patch: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("release", RELEASES)
-@pytest.mark.parametrize("thing", things(), ids=lambda thing: f"{thing['kind']}-{thing['metadata']['name']}")
+@pytest.mark.parametrize("thing", [*things()], ids=lambda thing: f"{thing['kind']}-{thing['metadata']['name']}")
 def test_a_manifest_is_of_the_schema(thing: dict[str, Any], release: str) -> None:
     kubernetes_validate.validate(thing, release, strict=True)
 

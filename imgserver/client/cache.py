@@ -25,7 +25,7 @@ from crossmedia.imgserver.client.ids import Ids
 from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import VectorsReply
 from crossmedia.keys import NULL_IMAGE
-from crossmedia.status import PERMANENT, Status
+from crossmedia.status import PERMANENT, Status, is_ok
 
 if TYPE_CHECKING:  # numba compiles for a while, and takes memory: not for those who keep nothing
     from crossmedia.imgserver.client.cached_rows import CachedRows, Found
@@ -142,9 +142,9 @@ class VectorCache:
             ids: shape (n,), of the reply.
             asked_at: when the call was made, on the monotonic clock.
         """
-        kept = _KEPT[reply.status]
         values, status = reply.values, reply.status
-        if not kept.all():
+        if not is_ok(status).all():
+            kept = _KEPT[status]
             ids, values, status = ids[kept], values[kept], status[kept]
         with self._locked():
             current = self._follow(transport, reply.generation, asked_at)

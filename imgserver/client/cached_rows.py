@@ -30,7 +30,8 @@ HALVED_AFTER = 40  # ids asked for per place
 MOST_USES = 255
 BESIDE_A_ROW = 8 + 4 + 4 + 1 + 1 + COUNTS_PER_ROW  # bytes: key, time, turn, status, uses
 # Once most places are taken, so many rows of a reply are looked at: the rest come again if they are asked for again.
-FULL, MOST_OFFERED = 0.9, 2048
+# They are fewer where little of a request was there: ids of which none is popular would pay for useless counts.
+FULL, MOST_OFFERED, LEAST_OFFERED = 0.9, 2048, 256
 FOUND, NULL, UNKNOWN = int(Status.OK), int(Status.NOT_FOUND), 0
 
 
@@ -78,6 +79,7 @@ class CachedRows:
         self._rows = np.zeros((self.places, dim), dtype=dtype)
         self._sketch = np.zeros(COUNTS_PER_ROW * self.places, dtype=np.uint8)
         self._asked = self._taken = self._offered = self._turn = 0
+        self._had = 1.0  # of the last request, the share that was there
 
     @property
     def nbytes(self) -> int:
@@ -106,6 +108,7 @@ class CachedRows:
         absent, unique, which = out
         if self.places:
             self._asked += cached + different
+            self._had = cached / max(1, cached + different)
             if self._asked > HALVED_AFTER * self.places:
                 self._asked = 0
                 self._uses >>= 1
@@ -125,10 +128,11 @@ class CachedRows:
         """
         if not self.places:
             return
-        if self._taken > FULL * self.places and len(ids) > MOST_OFFERED:
-            first = self._offered % (len(ids) - MOST_OFFERED + 1)
-            self._offered += MOST_OFFERED
-            chosen = slice(first, first + MOST_OFFERED)
+        most = max(LEAST_OFFERED, int(MOST_OFFERED * min(1.0, 2 * self._had)))
+        if self._taken > FULL * self.places and len(ids) > most:
+            first = self._offered % (len(ids) - most + 1)
+            self._offered += most
+            chosen = slice(first, first + most)
             ids, rows, status = ids[chosen], rows[chosen], status[chosen]
         self._taken += _put(
             *(self._keys, self._at, self._status, self._uses, self._rows.view(np.uint8), self._sketch),

@@ -97,7 +97,7 @@ def beside_cache(ids: Ids, fetched: Fetched, cache: VectorCache, version: str, s
         for fetch in fetches:
             _check_alike(values, fetch.values, servers)
             cache.copy_rows(fetch.values, found.place, values, found.absent)
-            status[found.absent] = fetch.status[found.place]
+            status[found.absent] = Status.OK if is_ok(fetch.status).all() else fetch.status[found.place]
     else:  # what was found is of the past, or nobody has said that it is not
         hits, cached = np.setdiff1d(ids[ids != NULL_IMAGE], asked), 0
         fetches += [fetched(hits)] if len(hits) else []

@@ -36,7 +36,8 @@ def page(card: ConceptCard, photos: Photos, called: Mapping[int, str]) -> bytes:
         photos: small JPEGs by image id; None: there is none.
         called: what each photo is called.
     """
-    kinds = ", ".join(f"{len(card.of_kind(kind))} {kind}" for kind in KINDS_IN_WORDS if card.of_kind(kind))
+    of_kinds = {said: len(card.of_kind(kind)) for kind, said in KINDS_IN_WORDS.items()}
+    kinds = ", ".join(f"{said} ({count})" for said, count in of_kinds.items() if count)
     head = f"<h1>Concepts of {escape(card.head)}</h1><p>{len(card)} numbers: {kinds}. Built on {card.photos:,} photos "
     head += f"of {card.groups:,} groups, from features of {escape(card.features)}.</p>"
     body = "".join(_section(place, concept, photos, called) for place, concept in enumerate(card.concepts))

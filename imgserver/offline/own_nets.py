@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from crossmedia.imgserver.vision.engines import calibrated
 from crossmedia.imgserver.vision.int8 import CALIBRATED_ON, Int8Name, check_plain, check_processor, keep, read_file
 from crossmedia.imgserver.vision.photos import read_photo
 from crossmedia.version import PHOTOMETRY, TEXT, Version
+
+log = logging.getLogger(__name__)
 
 
 def kept_recipe(store: Path) -> str:
@@ -70,6 +73,7 @@ def own_recipe(
     if held:
         chosen = next((space for space in held if space.name == Version.parse(active).backbone), held[-1])
         return chosen.recipe.removesuffix(PHOTOMETRY) + ends
+    log.warning("%s is calibrated on photos of the catalogue, once for this store: some 20 s", recipe)
     with Decoders(limits, decode_threads) as decoders:
         pixels = photos_of(catalogue, net, decoders, CALIBRATED_ON)
     return f"{begins}{keep(store, calibrated(net, pixels))}{ends}"

@@ -13,9 +13,9 @@ from itertools import pairwise
 
 from crossmedia.imgserver.vision.cost import EmbeddingCost
 
-# crossmedia imgserver plan --measure, EfficientNet-Lite0, photos of 500 x 500: seconds of a core a photo, on 2 cores
-# that other work wanted too (load average 12). The option puts those of the machine at hand in their place.
-COST = EmbeddingCost(decode_s=2553e-6, cnn_s=11_393e-6, own_s=605e-6)
+# crossmedia imgserver plan --measure, EfficientNet-Lite0, photos of 500 x 500: seconds of a core a photo, first in
+# line for 2 cores that other work wanted too. The option puts those of the machine at hand in their place.
+COST = EmbeddingCost(decode_s=2350e-6, cnn_s=9670e-6, own_s=480e-6)
 # python -m benchmarks.fetch, 10,000 uniform ids: CPU of the server a vector
 SERVER_US_PER_VECTOR = 0.18
 # python -m benchmarks.train: DIN, 50 behaviours, vectors fetched, 2 cores

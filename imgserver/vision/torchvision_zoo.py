@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from crossmedia.errors import BadInput
+from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.imgserver.vision.backbone import TORCHVISION, Backbone, Normalised
 from crossmedia.imgserver.vision.decode import Preprocessing
 from crossmedia.imgserver.vision.weights import State, fitted, load, read_weights
@@ -107,8 +107,9 @@ def torchvision_backbone(recipe: str, *, random_weights: bool = False) -> Backbo
     """
     models = import_torchvision()
     model, _, chosen = recipe.removeprefix(TORCHVISION).partition("@")
-    if model not in models.list_models(module=models):
-        raise BadInput(f"torchvision has no classifier {model!r}. 'imgserver backbones' lists them.")
+    if model not in (known := models.list_models(module=models)):
+        near = did_you_mean(model, known)
+        raise BadInput(f"torchvision has no classifier {model!r}.{near} 'imgserver backbones' lists them.")
     published = models.get_model_weights(model)
     named = published[chosen] if chosen in published.__members__ else None
     weights = named or published.DEFAULT

@@ -66,7 +66,7 @@ def test_half_of_the_random_renderings_are_of_a_part() -> None:
 def test_a_part_is_rendered_as_it_is_in_the_photo(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(60, 190, (16, 20, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "1.png")
-    photos = dict.fromkeys(range(16), tmp_path / "1.png")
+    photos = dict.fromkeys(range(17), tmp_path / "1.png")
     changes = Changes(np.zeros((1, 3)), np.array([[0.25, 0.75, 0.1, 0.6]]))
     embedded(photos, dict.fromkeys(photos, changes), tmp_path / "made")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "made" / "photos" / "3.png")), pixels[4:12, 2:12])
@@ -74,7 +74,8 @@ def test_a_part_is_rendered_as_it_is_in_the_photo(tmp_path: Path) -> None:
 
 def test_renderings_go_through_the_pipeline(tmp_path: Path) -> None:
     photos = {place: GROCERY / "images" / f"{place:03d}.jpg" for place in range(18)}
-    changes = {place: random_changes(2, np.full(3, 14.0), np.random.default_rng(place)) for place in photos}
+    colours = {place: random_changes(2, np.full(3, 14.0), np.random.default_rng(place)).colour for place in photos}
+    changes = {place: Changes.of_whole(colour) for place, colour in colours.items()}
     found = embedded(photos, changes, tmp_path)
     assert found.photo.tolist() == sorted([*photos, *photos])
     assert found.features.shape == (36, 1280 + len(ANCHORS))

@@ -76,7 +76,7 @@ def test_values_of_several_kinds_are_keys_one_by_one() -> None:
     [
         (pa.array([1.0, EXACT + 2.0]), r"'user' of log.csv holds 9007199254740994.0 in row 12 below the header; whole"),
         (pa.array([2.0**24 + 2], pa.float32()), r"holds 16777218 in row 11 below the header; whole .* 16777216"),
-        (pa.array([2.0**24 - 1, 2.0**24], pa.float32()), r"holds 16777216.* in row 12 .* from 16777216 on are"),
+        (pa.array([2.0**24 - 1, 2.0**24], pa.float32()), r"holds 16777216.* in row 12 .* from 16777216 on"),
         (pa.array([EXACT - 1.0, EXACT + 0.0]), r"holds 9007199254740992.* in row 12 .* from 9007199254740992 on"),
         (pa.array(["9007199254740992.0"]), r"holds .9007199254740992.0. in row 11 .* from 9007199254740992 on"),
         (pa.array([float("inf")]), r"holds inf in row 11 below the header"),

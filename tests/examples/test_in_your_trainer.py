@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.csv as pc
 import pytest
 from conftest import ROOT, DaemonProcess
 
@@ -41,19 +45,43 @@ def clicks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="module")
+def shuffled(clicks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clicks, and each item with the picture of another: what a trainer gains from these is no picture."""
+    out = tmp_path_factory.mktemp("shuffled")
+    shutil.copytree(clicks, out, dirs_exist_ok=True)
+    items = pc.read_csv(clicks / "items.csv")
+    images = items["image_id"].take(np.random.default_rng(0).permutation(len(items)))
+    pc.write_csv(items.set_column(items.schema.get_field_index("image_id"), "image_id", images), out / "items.csv")
+    return out
+
+
+def gain(running: subprocess.Popen[str]) -> float:
+    """What the pictures add to the AUC of an example."""
+    out, said = running.communicate(timeout=280)
+    assert running.returncode == 0, said
+    found = dict(re.findall(r"^(ids only|with pictures): test AUC ([0-9.]+)$", out, flags=re.MULTILINE))
+    assert float(found["ids only"]) > 0.6
+    return float(found["with pictures"]) - float(found["ids only"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NEEDS)
-def test_pictures_help_in_a_trainer_of_others(name: str, clicks: Path, daemon: DaemonProcess) -> None:
+def test_pictures_help_in_a_trainer_of_others_and_those_of_other_items_do_not(
+    name: str, clicks: Path, shuffled: Path, daemon: DaemonProcess
+) -> None:
     missing = [package for package in NEEDS[name] if importlib.util.find_spec(package) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}; see {EXAMPLES.name}/requirements.txt")
-    command = [sys.executable, "-c", RUN, str(EXAMPLES / f"{name}.py"), str(clicks), daemon.address]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert done.returncode == 0, done.stderr
-    found = dict(re.findall(r"^(ids only|with pictures): test AUC ([0-9.]+)$", done.stdout, flags=re.MULTILINE))
-    assert float(found["ids only"]) > 0.6
-    # One seed, and vectors of 16 numbers: from .0100 (FuxiCTR) up. It was .01 before FuxiCTR had run with this store.
-    assert float(found["with pictures"]) > float(found["ids only"]) + 0.005
+    command = [sys.executable, "-c", RUN, str(EXAMPLES / f"{name}.py")]
+    one_thread, pipes = os.environ | {"OMP_NUM_THREADS": "1"}, {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with (
+        subprocess.Popen([*command, str(clicks), daemon.address], **pipes, text=True, env=one_thread) as right,  # type: ignore[call-overload]
+        subprocess.Popen([*command, str(shuffled), daemon.address], **pipes, text=True, env=one_thread) as wrong,  # type: ignore[call-overload]
+    ):
+        of_pictures, of_others = gain(right), gain(wrong)
+    assert of_pictures > 0
+    assert of_others < of_pictures / 2, f"pictures of other items add {of_others:.4f}, the items' own {of_pictures:.4f}"
 
 
 def test_there_is_a_test_of_each_and_each_is_short() -> None:

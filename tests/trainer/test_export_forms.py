@@ -175,7 +175,7 @@ def test_what_is_loaded_is_what_was_digested(
         raise RuntimeError("enough")
 
     monkeypatch.setattr(native, "check_trusted", swapped)
-    monkeypatch.setattr("torch._inductor.package.load_package", load)
+    monkeypatch.setattr("torch._inductor.package.package.load_package", load)
     with pytest.raises(BadInput, match="enough"):
         Exported(file, hashlib.sha256(data).hexdigest())
     assert loaded == [(data, 0o700)]
@@ -249,13 +249,13 @@ def hostile_graphs() -> dict[str, tuple[Callable[[onnx.ModelProto], None], str]]
         "weights of a path": (of_weights, "lie in another file, which is never read"),
         "weights in a branch": (of_a_branch, "lie in another file, which is never read"),
         "weights that are sparse": (of_a_sparse_one, "lie in another file, which is never read"),
-        "an operator of others": (of_others, "'Tokenizer' of 'com.microsoft', which the standard lacks"),
+        "an operator of others": (of_others, "'Tokenizer' of 'com.microsoft', which is not of the standard"),
         "a function": (function, "functions of its own"),
         "a second output": (second_output, "several outputs"),
         "no nodes": (lambda model: model.graph.ClearField("node"), "holds no exported model"),
         "no description": (lambda model: model.ClearField("metadata_props"), "holds no exported model: 'schema.json'"),
         "doubles": (output("cast", TensorProto.DOUBLE), "gives no probability: its output is torch.float64"),
-        "below 0": (output("neg", TensorProto.FLOAT), "gives no probability: 16 of 16 values are not from 0 to 1"),
+        "below 0": (output("below", TensorProto.FLOAT), "gives no probability: 16 of 16 values are not from 0 to 1"),
     }
 
 
@@ -313,4 +313,4 @@ def test_the_command_says_its_digest_and_the_file_scores(run: Path, folder: Path
     )
     assert done.exit_code == 0, done.output
     of_run = pq.read_table(run / "predictions.parquet")["probability"].to_numpy()
-    assert pq.read_table(scores)["click_probability"].to_numpy() == pytest.approx(of_run, abs=1e-5)
+    assert pq.read_table(scores)["probability"].to_numpy() == pytest.approx(of_run, abs=1e-5)

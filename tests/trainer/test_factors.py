@@ -54,7 +54,7 @@ def test_factors_are_exported(matches: Path, tmp_path: Path) -> None:
     own = score(tmp_path / "run", tmp_path / "own.parquet", samples=matches)
     other = score(exported, tmp_path / "other.parquet", exported=True, samples=matches)
     tables = [pq.read_table(told["scores"])["probability"].to_numpy() for told in (own, other)]
-    np.testing.assert_allclose(*tables, atol=1e-6)
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
 
 
 def test_each_label_has_factors_of_its_own() -> None:

@@ -18,6 +18,7 @@ from crossmedia.words import counted, percent
 
 JUDGED = 12  # concepts that are looked at by segments: each of these takes its time
 SHOWN_DIFFERENCES = 3
+MISSED = 0.05  # of concepts without any effect have an interval without zero, for each is looked at by itself
 DRAWN, PHOTOS = 12, 3  # concepts that get photos, and photos of each end
 
 
@@ -153,15 +154,21 @@ def _of_effects(effects: list[Effect], label: str, looks: str) -> list[str]:
     """What sells in two sentences: the clear ones, and where it is another thing for others."""
     named = [one for one in effects if one.named]
     clear = sorted((one for one in named if one.change.is_clear), key=lambda one: -abs(one.change.logit))
-    said = []
-    if clear:
+    said, by_chance = [], MISSED * len(named)
+    if clear and len(clear) <= by_chance:
+        said.append(
+            f"No concept can be told from chance in what it adds for everybody: of {len(named)} with a name "
+            f"{len(clear)} could, each looked at by itself, where chance alone would show about {by_chance:.0f}."
+        )
+    elif clear:
         parts = ", ".join(f"{one.name} ×{one.change.times:.2f}" for one in clear[:3])
         rest = f" (and {len(clear) - 3} more)" if len(clear) > 3 else ""
         said.append(
             f"One standard deviation more in an ad's {looks} multiplies the {outcome(label)} that the model predicts: "
             f"{parts}{rest}."
         )
-        said.append(f"Of {counted(len(named), 'concept')} with a name, {len(clear)} can be told from chance.")
+        expected = f"; chance alone would show about {by_chance:.0f}" if by_chance >= 1 else ""
+        said.append(f"Of {counted(len(named), 'concept')} with a name, {len(clear)} can be told from chance{expected}.")
     else:
         said.append(
             f"None of {counted(len(named), 'concept')} with a name can be told from chance in what it adds for "

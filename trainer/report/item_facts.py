@@ -248,10 +248,11 @@ class _ItemPage:
 
     def _what_ifs(self, concepts: list[ItemConcept], amounts: Floats) -> tuple[WhatIf, ...]:
         """What other photos would do: of the named concepts, the largest first, with real items that have it."""
+        # Less of a number of the pixels is always something; less of a value only where the photo has it.
         able = [
             one
             for one in concepts
-            if one.named and one.was_seen and (one.kind != "free" or one.step > 0 or one.amount >= LEAST)
+            if one.named and one.was_seen and (one.kind == "anchor" or one.step > 0 or one.amount >= LEAST)
         ]
         chosen = sorted(able, key=lambda one: -one.what_if.times)[:OFFERED]
         return tuple(WhatIf(one, tuple(self._like(one, amounts))) for one in chosen)

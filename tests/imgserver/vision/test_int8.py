@@ -61,6 +61,7 @@ def version_of(store: Path) -> Version:
         return Version.parse(client.info().version)
 
 
+@pytest.mark.slow
 @computes
 def test_features_are_close_to_those_in_float32_and_no_others_in_another_batch(store: Path, photos: Path) -> None:
     plain, narrow = get_backbone("efficientnet_lite0"), get_backbone(kept_recipe(store), store)
@@ -74,6 +75,7 @@ def test_features_are_close_to_those_in_float32_and_no_others_in_another_batch(s
     np.testing.assert_array_equal(OpenVinoEngine(narrow, None, ONE).run(pixels[:1]), a[:1])
 
 
+@pytest.mark.slow
 @computes
 def test_a_store_goes_on_with_its_own_net_wherever_it_is(store: Path, photos: Path, tmp_path: Path) -> None:
     """More photos, a server's misses, a copy elsewhere, and another store that is given the file: one version."""
@@ -97,6 +99,7 @@ def test_a_store_goes_on_with_its_own_net_wherever_it_is(store: Path, photos: Pa
     assert in_store(tmp_path / "merged", digest(file.read_bytes())).exists()
 
 
+@pytest.mark.slow
 @computes
 def test_a_file_that_is_damaged_or_gone_is_said(store: Path, tmp_path: Path) -> None:
     recipe = kept_recipe(store)

@@ -19,10 +19,10 @@ from crossmedia.trainer.commands.serving import serve
 from crossmedia.trainer.serving.api import NAME
 
 FOLDER = ROOT / "deploy" / "kubernetes-scoring"
-# Shown where there is something to show: a model that runs beside, a fetch that failed.
+# Shown where there is something to show: a model that runs beside, a fetch that failed, a value that nothing matched.
 SOMETIMES = {
     *("crossmedia_shadow_difference_total", "crossmedia_shadow_candidates_total"),
-    "crossmedia_vectors_failed_total",
+    *("crossmedia_vectors_failed_total", "crossmedia_values_unmatched_total"),
 }
 
 
