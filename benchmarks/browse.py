@@ -81,7 +81,7 @@ def first_paints(page: Page, address: str, rounds: int) -> dict[str, float]:
     for tab in TABS:
         times = []
         for _ in range(rounds):
-            page.goto(address + tab)
+            page.goto(address + tab, wait_until="commit")
             page.evaluate(SOON.format(f"{PAINTED}.length > 0"))
             times.append(float(page.evaluate(f"{PAINTED}[0].startTime")))
         found[tab or "catalogue"] = float(np.median(times))
@@ -97,8 +97,8 @@ def jumps(page: Page, address: str, count: int, seed: int = 0) -> list[float]:
     for number in rng.integers(1, last + 1, count).tolist():
         started = time.perf_counter()
         page.fill("#page", str(number))
-        page.press("#page", "Enter")
-        page.wait_for_url(f"**page={number}")
+        with page.expect_navigation(wait_until="commit"):
+            page.press("#page", "Enter")
         page.evaluate(SOON.format(f"({DRAWN})"))
         taken.append(time.perf_counter() - started)
     return taken
