@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def first_paints(page: Page, address: str, rounds: int) -> dict[str, float]:
     for tab in TABS:
         times = []
         for _ in range(rounds):
-            page.goto(address + tab)
+            page.goto(address + tab, wait_until="commit")
             page.evaluate(SOON.format(f"{PAINTED}.length > 0"))
             times.append(float(page.evaluate(f"{PAINTED}[0].startTime")))
         found[tab or "catalogue"] = float(np.median(times))
@@ -97,8 +97,8 @@ def jumps(page: Page, address: str, count: int, seed: int = 0) -> list[float]:
     for number in rng.integers(1, last + 1, count).tolist():
         started = time.perf_counter()
         page.fill("#page", str(number))
-        page.press("#page", "Enter")
-        page.wait_for_url(f"**page={number}")
+        with page.expect_navigation(wait_until="commit"):
+            page.press("#page", "Enter")
         page.evaluate(SOON.format(f"({DRAWN})"))
         taken.append(time.perf_counter() - started)
     return taken
@@ -106,12 +106,13 @@ def jumps(page: Page, address: str, count: int, seed: int = 0) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--catalogue", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--catalogue", type=Path, help="folder of photos")
     parser.add_argument("--store", type=Path, help="store over them; it is copied")
     parser.add_argument("--images", type=int, default=0, help="make a store of so many images")
     parser.add_argument("--distinct", type=int, default=1000, help="photos that they refer to")
     parser.add_argument("--jumps", type=int, default=50, help="pages that are jumped to")
     parser.add_argument("--rounds", type=int, default=3, help="loads of each tab")
+    parser.add_argument("--site", help="address of a site that runs: nothing is made or started")
     parser.add_argument("--work", type=Path, help="folder for the store that is made; kept, and used again")
     options = parser.parse_args()
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -120,13 +121,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.work or Path(temporary)
         folder.mkdir(exist_ok=True)
-        if options.images and not (folder / "store").exists():
+        if options.images and not options.site and not (folder / "store").exists():
             large(folder, options.catalogue, options.images, options.distinct)
         store, catalogue = folder / "store", folder / "manifest.parquet"
-        if not options.images:
+        if not options.images and not options.site:
             store, catalogue = Path(temporary) / "store", options.catalogue
             subprocess.run(["cp", "-a", str(options.store), str(store)], check=True)
-        with served(store, catalogue, options.catalogue) as address, sync_playwright() as playwright:
+        site = nullcontext(options.site) if options.site else served(store, catalogue, options.catalogue)
+        with site as address, sync_playwright() as playwright:
             chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
             page = chromium.new_page(viewport={"width": 1280, "height": 900})
             requests: list[str] = []

@@ -19,9 +19,9 @@ from crossmedia.imgserver.client.security import ClientSecurity
 
 TIMEOUT_S = 15.0
 FRESH_S = 1.0  # for so long what a server says of itself is not asked for again
-HELD_BYTES = 96 << 20  # of the vectors of a version, as they travel
+MOST_HELD, HELD_BYTES = 50_000, 32 << 20  # images whose vectors are held of a version, and bytes as they travel
 HELD_VERSIONS = 3
-DRAWN_TOGETHER = 64  # images of one place in the list: fewer calls than one for each
+DRAWN_TOGETHER, PLACES = 16, 64  # images of one place in the list, at least; places, at most: each is a call
 PRODUCTS_BYTES = 32 << 20
 
 Ids = npt.NDArray[np.int64]
@@ -134,7 +134,7 @@ class Looks:
             NotReady: the version has no vectors.
         """
         dim = next((held.dim for held in self.versions().held if held.name == version), self.info().dim)
-        most = most or max(1, HELD_BYTES // (2 * max(1, dim)))
+        most = most or max(1, min(MOST_HELD, HELD_BYTES // (2 * max(1, dim))))
         key = (version, self.info().generation, most, seed)
         with self._drawing:  # two pages that want the same wait for one of them
             if key not in self._drawn:
@@ -162,7 +162,7 @@ class Looks:
         """
         ok = [int(Status.OK)]
         of = self.client.images(0, 0, statuses=ok, version=version).total
-        step = self.info().limits.max_ids_per_call if of <= most else DRAWN_TOGETHER
+        step = self.info().limits.max_ids_per_call if of <= most else max(DRAWN_TOGETHER, -(-most // PLACES))
         starts = np.arange(0, of, step)
         if of > most:
             starts = np.sort(np.random.default_rng(seed).choice(starts, -(-most // step), replace=False))

@@ -101,6 +101,14 @@ def honest(request: Any, context: Any) -> Any:
         return pb.GetThumbnailsResponse(jpegs=[jpeg()] * n)
     if isinstance(request, pb.GetConceptsRequest):
         return pb.GetConceptsResponse(version=request.version or VERSION, card=card_of(request.version or VERSION))
+    if isinstance(request, pb.ListImagesRequest):
+        ids = request.image_ids or np.arange(request.limit, dtype="<i8").tobytes()
+        listed = ok * (len(ids) // 8)
+        return pb.ListImagesResponse(version=VERSION, total=9, image_ids=ids, status=listed, counts=[0, 9])
+    if isinstance(request, pb.ListVersionsRequest):
+        return pb.ListVersionsResponse(held=[pb.HeldVersion(name=VERSION, dim=DIM)], active=VERSION)
+    if isinstance(request, pb.ActivateVersionRequest):
+        return pb.ActivateVersionResponse(version=request.version)
     if isinstance(request, pb.PutHeadRequest):
         return pb.PutHeadResponse(version=request.version)
     if isinstance(request, pb.GetHeadGradientRequest):
@@ -464,7 +472,37 @@ CALLS: dict[str, Callable[[ImageClient], Any]] = {
     "Search": lambda client: client.search([1], k=3),
     "GetThumbnails": lambda client: client.thumbnails([1]),
     "GetConcepts": lambda client: client.concepts(),
+    "ListImages": lambda client: client.images(0, 3),
+    "ListVersions": lambda client: client.versions(),
+    "ActivateVersion": lambda client: client.activate(OTHER),
 }
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"image_ids": b"\1" * 23}, "no ids of 8"),
+        ({"image_ids": np.array([2, 1, 3], "<i8").tobytes()}, "not ascending"),
+        ({"image_ids": np.array([-5, 1, 3], "<i8").tobytes()}, "negative"),
+        ({"total": 2}, "too many"),
+        ({"status": b"\1"}, "status has 1 bytes for 3 images"),
+        ({"status": b"\1\1\7"}, "one that is unknown"),
+        ({"names": ["a"]}, "1 names or reasons came of 3 images"),
+        ({"reasons": ["a"] * 4}, "4 names or reasons came of 3 images"),
+    ],
+)
+def test_lies_about_the_images_of_a_store(liar: Liar, client: ImageClient, fields: Any, words: str) -> None:
+    assert client.images(0, 3).image_ids.tolist() == [0, 1, 2]
+    liar.lies(**fields)
+    refused(liar, words, lambda: client.images(0, 3))
+
+
+def test_names_that_cannot_be_printed_are_shown_without_harm(liar: Liar, client: ImageClient) -> None:
+    liar.lies(names=["a\n\x1b[31mb", "<b>", "x" * 5000])
+    names = client.images(0, 3).names
+    assert all(name.isprintable() for name in names)
+    assert names[1] == "<b>"
+    assert len(names[2]) < 1100
 
 
 @pytest.mark.parametrize("method", CALLS)
