@@ -102,9 +102,9 @@ def honest(request: Any, context: Any) -> Any:
     if isinstance(request, pb.GetConceptsRequest):
         return pb.GetConceptsResponse(version=request.version or VERSION, card=card_of(request.version or VERSION))
     if isinstance(request, pb.ListImagesRequest):
-        ids = request.image_ids or np.arange(request.limit, dtype="<i8").tobytes()
-        listed = ok * (len(ids) // 8)
-        return pb.ListImagesResponse(version=VERSION, total=9, image_ids=ids, status=listed, counts=[0, 9])
+        asked = request.image_ids or np.arange(request.limit, dtype="<i8").tobytes()
+        listed = ok * (len(asked) // 8)
+        return pb.ListImagesResponse(version=VERSION, total=9, image_ids=asked, status=listed, counts=[0, 9])
     if isinstance(request, pb.ListVersionsRequest):
         return pb.ListVersionsResponse(held=[pb.HeldVersion(name=VERSION, dim=DIM)], active=VERSION)
     if isinstance(request, pb.ActivateVersionRequest):
