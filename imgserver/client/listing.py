@@ -45,6 +45,13 @@ class ListedImages:
         total: images of the whole list.
         counts: status -> images of version and catalogue, whatever was asked for.
         version: that the statuses belong to.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> with ImageClient("localhost:7070") as client:
+        ...     page = client.images(limit=2)
+        >>> len(page), page.status.tolist(), page.reasons
+        (2, [1, 1], ('', ''))
     """
 
     image_ids: npt.NDArray[np.int64]
@@ -69,6 +76,13 @@ class HeldVersion:
         row_bytes: of a row on disk and in memory.
         rows: that were written, those of images that were replaced or removed since among them.
         features: whether the rows are a backbone's features.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> with ImageClient("localhost:7070") as client:
+        ...     served = client.versions().held[-1]
+        >>> served.features, served.dim, served.row_bytes, served.size == served.rows * 32
+        (False, 16, 32, True)
     """
 
     name: str
@@ -85,7 +99,15 @@ class HeldVersion:
 
 @dataclass(frozen=True)
 class HeldVersions:
-    """What the store of a server holds: features of backbones first; and which version is active, empty if none is."""
+    """What the store of a server holds: features of backbones first; and which version is active, empty if none is.
+
+    Example:
+        >>> from crossmedia import ImageClient
+        >>> with ImageClient("localhost:7070") as client:
+        ...     versions = client.versions()
+        >>> versions.active in [held.name for held in versions.held]
+        True
+    """
 
     held: tuple[HeldVersion, ...]
     active: str

@@ -449,7 +449,7 @@ def test_a_space_that_is_called_image_is_that_of_the_images(tmp_path: Path) -> N
             r"'tags' of .*items.parquet is of type string; it is read as a column of lists. Give the text between its",
         ),
         ("items", {"tags": [[["a"]]] * 10}, r"'tags' of .*items.parquet is of type list"),
-        ("items", {"tags": [[1.0, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers above"),
+        ("items", {"tags": [[1.0, 2.0**60]] * 10}, r"'tags' of .*items.parquet holds .* in row 1; whole numbers from"),
         ("items", {"title": [["a"]] * 10}, r"'title' of .*items.parquet is of type list"),
         (
             "items",
