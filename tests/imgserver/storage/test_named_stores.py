@@ -62,6 +62,7 @@ OF_A_STORE = [
         "search 5",
         "versions",
         "index",
+        "projector",
         "duplicates",
         "semantic-ids",
         "doctor",
