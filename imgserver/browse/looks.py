@@ -165,7 +165,9 @@ class Looks:
         step = self.info().limits.max_ids_per_call if of <= most else max(DRAWN_TOGETHER, -(-most // PLACES))
         starts = np.arange(0, of, step)
         if of > most:
-            starts = np.sort(np.random.default_rng(seed).choice(starts, -(-most // step), replace=False))
+            drawn = np.random.default_rng(seed).permutation(starts)
+            together = np.cumsum(np.minimum(step, of - drawn))  # the last page may be a short one
+            starts = np.sort(drawn[: 1 + np.searchsorted(together, most)])
         pages = [self.client.images(int(start), step, statuses=ok, version=version).image_ids for start in starts]
         return np.concatenate([np.zeros(0, np.int64), *pages])[: most if of > most else None], of
 

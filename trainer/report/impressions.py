@@ -26,7 +26,7 @@ from crossmedia.trainer.reasons.explained import reasons_of
 from crossmedia.trainer.reasons.sentences import sentence
 from crossmedia.trainer.report.explained_rows import some_rows
 from crossmedia.trainer.report.opened_run import OpenedRun, loaded_run
-from crossmedia.trainer.report.photos import Names, Picture, data_uris
+from crossmedia.trainer.report.photos import NO_PHOTOS, Names, Picture, data_uris
 from crossmedia.trainer.report.shown_runs import compared
 from crossmedia.trainer.runs.checkpoint import PREDICTIONS, needed, samples_folder
 from crossmedia.trainer.settings import ReportConfig
@@ -157,6 +157,9 @@ def impressions_of(opened: OpenedRun, seed: int, count: int = SHOWN) -> Impressi
         )
         for row in rows.tolist()
     ]
+    # Reasons are read without photos, weights of behaviours are not.
+    if not reasons and not any(picture.data for one in shown for picture in (one.item, *one.behaviours)):
+        return Impressions([], NO_PHOTOS, said, name)
     return Impressions(shown, "", said, name)
 
 
