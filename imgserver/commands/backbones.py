@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from crossmedia.config import Command, json_option
-from crossmedia.imgserver.commands.options import machine_of, machine_options
+from crossmedia.imgserver.commands.options import machine_of, machine_options, photo_root_option
 
 
 @click.command(cls=Command, example="torchvision:resnet50")
@@ -21,9 +21,12 @@ from crossmedia.imgserver.commands.options import machine_of, machine_options
     metavar="PATH|URL",
     help="Photos on which names that end in #bf16, #tf32 or #int8 are compared with float32, and #int8 is calibrated.",
 )
+@photo_root_option
 @machine_options
 @json_option
-def backbones(names: tuple[str, ...], catalogue: str | None, as_json: bool, **machine: Any) -> None:
+def backbones(
+    names: tuple[str, ...], catalogue: str | None, photo_roots: tuple[str, ...], as_json: bool, **machine: Any
+) -> None:
     """List the CNNs that can make features, with the numbers in a feature, their size, and their speed here.
 
     Speed is measured for those whose weights are on this machine, and for all NAMES that are given: without weights,
@@ -33,7 +36,8 @@ def backbones(names: tuple[str, ...], catalogue: str | None, as_json: bool, **ma
     from crossmedia.imgserver.offline.survey import survey
     from crossmedia.imgserver.vision.photo_source import PhotoSource
 
-    found = survey(names, machine_of(machine), None if catalogue is None else PhotoSource(catalogue))
+    photos = None if catalogue is None else PhotoSource(catalogue, roots=photo_roots)
+    found = survey(names, machine_of(machine), photos)
     if as_json:
         click.echo(json.dumps([asdict(entry) for entry in found]))
         return
