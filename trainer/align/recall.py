@@ -29,6 +29,7 @@ from crossmedia.words import counted
 LAST = 5
 KINDS = {"test": "new", "validation": "held-out"}  # of the items that queries ask for
 QUERIES_AT_ONCE = 256
+ROUNDING = 1e-6  # of a cosine in float32
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ def recall(
 ) -> dict[int, float]:
     """The share of queries whose target is among the first so many candidates, by cosine with the mean of the history.
 
-    Candidates of one cosine stand in any order: a target among them counts by the share of orders that it is found in.
+    Candidates of one cosine, but for rounding, stand in any order: a target among them counts by the share of orders that it is found in.
     A key without a vector is one of zeros: such a candidate has cosine 0 with all, as all have to a query of zeros.
 
     Args:
@@ -226,7 +227,8 @@ def recall(
         for group in queries.history_groups[rows].T:
             cosines[group[:, None] == queries.pool_groups] = -np.inf
         target = np.take_along_axis(cosines, queries.targets[rows, None], 1)
-        better, alike = (cosines > target).sum(axis=1), (cosines == target).sum(axis=1)
+        better = (cosines > target + ROUNDING).sum(axis=1)
+        alike = (np.abs(cosines - target) <= ROUNDING).sum(axis=1)
         for number in at:
             hits[number] += float(np.clip((number - better) / alike, 0, 1).sum())
     return {number: found / len(queries) for number, found in hits.items()}
