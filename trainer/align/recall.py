@@ -198,8 +198,9 @@ def recall(
 ) -> dict[int, float]:
     """The share of queries whose target is among the first so many candidates, by cosine with the mean of the history.
 
-    Candidates of one cosine, but for rounding, stand in any order: a target among them counts by the share of orders that it is found in.
-    A key without a vector is one of zeros: such a candidate has cosine 0 with all, as all have to a query of zeros.
+    Candidates of one cosine, but for rounding, stand in any order: a target among them counts by the share of orders
+    that it is found in. A key without a vector is one of zeros: such a candidate has cosine 0 with all, as all have to
+    a query of zeros.
 
     Args:
         queries: what is asked.
