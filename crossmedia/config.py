@@ -139,8 +139,8 @@ class Command(click.Command):
         try:
             for name, value in ctx.params.items():
                 flag = f"--{name.replace('_', '-')}"
-                if isinstance(value, float) and math.isnan(value):  # neither below a range nor above
-                    raise BadInput(f"{flag} is nan; give a number.")
+                if isinstance(value, float) and not math.isfinite(value):  # nan is neither below a range nor above
+                    raise BadInput(f"{flag} is {value}; give a finite number.")
                 if isinstance(value, int) and value > MOST:
                     raise BadInput(f"{flag} is {value}; nothing here counts further than {MOST}.")
             if self._one_place:
