@@ -139,9 +139,9 @@ class NativeProgram:
         with tempfile.TemporaryDirectory(prefix="crossmedia-") as folder:
             file = Path(folder) / "model.pt2"
             file.write_bytes(data)
-            # Not by load_package of PyTorch: it compiles and runs probes, in a folder where others may write, to find the
-            # widest vectors of this CPU, and warns that they are not those of the file, which are narrower on purpose.
-            # What it would compare is checked above.
+            # Not by load_package of PyTorch: it compiles and runs probes, in a folder where others may write, to find
+            # the widest vectors of this CPU, and warns that they are not those of the file, which are narrower on
+            # purpose. What it would compare is checked above.
             loaded = AOTIModelPackageLoader(str(file), "model", False, len(os.sched_getaffinity(0)), -1)
         self._run = loaded.boxed_run
 
