@@ -177,14 +177,19 @@ def _of_samples(table: pa.Table, columns: ItemColumns, vocabulary_hash: str, wha
     needed = [RAW, *columns.ids, *columns.numbers, *columns.lists, *columns.text, *keyed.values()]
     if lacking := [name for name in needed if name not in table.column_names]:
         raise BadInput(f"{what} lacks the column {lacking[0]!r}, which the model knows. Build the samples again.")
-    values = ItemValues(
-        {name: np.asarray(column(table, name)).astype(np.int64) for name in columns.ids},
-        {name: np.asarray(column(table, name)).astype(np.float32) for name in columns.numbers},
-        {name: _jagged(column(table, name)) for name in columns.lists},
-        {name: _jagged(column(table, name)) for name in columns.text},
-        {name: _jagged(column(table, stored)) for name, stored in keyed.items()},
-    )
-    return KnownItems(column(table, RAW), ItemValues.joined([values, ItemValues.unknown(columns)]), what)
+    try:
+        values = ItemValues(
+            {name: np.asarray(column(table, name)).astype(np.int64) for name in columns.ids},
+            {name: np.asarray(column(table, name)).astype(np.float32) for name in columns.numbers},
+            {name: _jagged(column(table, name)) for name in columns.lists},
+            {name: _jagged(column(table, name)) for name in columns.text},
+            {name: _jagged(column(table, stored)) for name, stored in keyed.items()},
+        )
+        return KnownItems(column(table, RAW), ItemValues.joined([values, ItemValues.unknown(columns)]), what)
+    except (TypeError, ValueError, pa.ArrowException) as error:  # a column of another type
+        raise BadInput(
+            f"{what} has items that are not as 'features build' writes them ({error}). Build the samples again."
+        ) from error
 
 
 def _of_raw(

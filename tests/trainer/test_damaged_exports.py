@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from exported_files import write
 from test_export_forms import digest, onnx_file, run  # noqa: F401
@@ -113,6 +115,24 @@ def test_items_that_are_none_are_refused_where_nobody_asks_for_them(
         for wanted in (None, ""):
             with pytest.raises(BadInput, match=f"(?i){re.escape(str(file))} holds no exported model: .*({words})"):
                 Scorer.load(file, items=wanted)
+
+
+def with_column(file: Path, name: str, values: pa.Array, out: Path) -> Path:
+    """An archive whose items have a column of another content."""
+    parts = read_parts(file.read_bytes())
+    table = pq.read_table(pa.BufferReader(base64.b64decode(parts[EXTRA + ITEMS])))
+    table = table.set_column(table.schema.get_field_index(name), name, pa.array(values.to_pylist() * len(table)))
+    block = pa.BufferOutputStream()
+    pq.write_table(table, block)
+    return write(parts | {EXTRA + ITEMS: base64.b64encode(block.getvalue().to_pybytes())}, out)
+
+
+@pytest.mark.parametrize("name", ["item_id", "shop", "raw_item_id"])
+@pytest.mark.parametrize("values", [pa.array(["x"]), pa.array([None]), pa.array([["x"]])], ids=["text", "null", "list"])
+def test_items_of_other_types_are_refused_in_words(pt2_file: Path, tmp_path: Path, name: str, values: pa.Array) -> None:
+    file = with_column(pt2_file, name, values, tmp_path / "bad.pt2")
+    with pytest.raises(BadInput, match=r"bad\.pt2 has (items that are not as 'features build'|two rows of the item)"):
+        Scorer.load(file, items="")
 
 
 def test_the_digest_is_of_what_stands_before_it_and_part_of_the_metadata(onnx_file: Path) -> None:  # noqa: F811
