@@ -152,7 +152,7 @@ def open_versions(
                     f"The model was trained with vectors of the space {name!r}, which the samples in {samples.folder} "
                     f"do not have. Use the samples that it was trained with."
                 )
-            with of_space(name):
+            with of_space(name), sources.said():
                 client = opened.enter_context(ImageClient(found[name].source, timeout_s=timeout_s))
                 check_names(samples, name, client.infos()[0])
                 client.version = version
