@@ -70,7 +70,8 @@ def id_array(given: Any, name: str, where: str, null: int = NULL_IMAGE, offsets:
 
 def _parted(given: Any) -> tuple[Any, Any]:
     """Values and offsets; None in the place of offsets that there are not."""
-    if isinstance(given, Tensor) and given.is_nested and (given.layout != torch.jagged or given.lengths() is not None):
+    nested: Any = given if isinstance(given, Tensor) and given.is_nested else None
+    if nested is not None and (nested.layout != torch.jagged or nested.lengths() is not None):
         return given, None  # which ``_array`` refuses
     if callable(getattr(given, "values", None)) and callable(getattr(given, "offsets", None)):
         return given.values(), given.offsets()
