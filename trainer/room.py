@@ -17,9 +17,7 @@ from crossmedia.machine import available_bytes
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import make
 
-COPIES = (
-    4  # of each number while it is trained: weight, gradient, and two of the optimizer (Adam's moments, FTRL's sums)
-)
+COPIES = 4  # of each number while it is trained: weight, gradient, and two of the optimizer, as Adam's moments
 NUMBER_BYTES = 4
 LEAST = 2  # of any size that an option gives, to find out which makes a model large
 INNER = "_options"  # at the end of the name of the options of a net inside
