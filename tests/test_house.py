@@ -328,10 +328,23 @@ def test_a_byte_order_mark_is_no_part_of_the_configuration(tmp_path: Path) -> No
     assert "localhost:1" in done.output
 
 
-def test_an_option_that_is_not_a_number_is_said() -> None:
-    done = CliRunner().invoke(crossmedia, ["imgserver", "info", "--timeout-s=nan"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["imgserver", "info", "--timeout-s=nan"],
+        ["imgserver", "info", "--timeout-s=inf"],
+        ["imgserver", "serve", "--negative-ttl-s=inf"],
+        ["trainer", "serve", "no.pt2", "--max-wait-s=nan"],
+        ["trainer", "serve", "no.pt2", "--max-wait-s=inf"],
+        ["trainer", "serve", "no.pt2", "--vectors-timeout-s=inf"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_is_no_finite_number_is_said(arguments: list[str]) -> None:
+    done = CliRunner().invoke(crossmedia, arguments)
     assert done.exit_code == 2
-    assert "--timeout-s is nan" in done.output
+    option, _, value = arguments[-1].partition("=")
+    assert f"{option} is {value}; give a finite number." in done.output
 
 
 def test_a_configuration_file_serves_all_groups(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from crossmedia.features.reading.samples import Samples
 from crossmedia.features.reading.unseen_items import samples_of
 from crossmedia.trainer import processes
 from crossmedia.trainer.export.exported import Exported
+from crossmedia.trainer.export.native import trusted_digests
 from crossmedia.trainer.feed import Feed
 from crossmedia.trainer.images.open_images import open_versions
 from crossmedia.trainer.images.places import Sources
@@ -287,8 +288,9 @@ def _predictor(
     model: str | Path, exported: bool, trust_native: Collection[str]
 ) -> tuple[Predictor, Lineage, dict[str, Any]]:
     """A model, what it was trained with, and its settings, which an exported one does not have."""
+    trusted = trusted_digests(trust_native)
     if exported:
-        found = Exported(model, trust_native)
+        found = Exported(model, trusted)
         return found, found.lineage, {}
     loaded, lineage, fitted = load_model(model)
     return loaded.served(), lineage, fitted

@@ -22,6 +22,7 @@ from crossmedia.imgserver.client import ImageClient
 from crossmedia.names import ImageNames
 from crossmedia.trainer.evaluate import Predictor
 from crossmedia.trainer.export.exported import Exported
+from crossmedia.trainer.export.native import trusted_digests
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.runs.checkpoint import Lineage, load_cards, load_model, run_digest, samples_folder
 
@@ -59,8 +60,10 @@ class ModelFile:
             trust_native: digests of exported files that may hold native code.
 
         Raises:
-            BadInput: there is no model, or the vocabulary is another; or it is native code, and its digest not named.
+            BadInput: there is no model, or the vocabulary is another; or it is native code, and its digest not named;
+                or one that is named is no digest.
         """
+        trusted = trusted_digests(trust_native)
         if os.path.isdir(path):  # a run folder; a name may be too long to be asked for
             model, lineage, config = load_model(path)
             samples = samples_folder(path, config["samples"], samples)
@@ -68,7 +71,7 @@ class ModelFile:
             vocabulary, digest = Vocabularies.load(Path(samples)), run_digest(path)
             found = cls(Path(path), model.served(), lineage, vocabulary, samples, cards, digest)
         else:
-            exported = Exported(path, trust_native)
+            exported = Exported(path, trusted)
             vocabulary = Vocabularies.read(exported.vocabulary)
             found = cls(Path(path), exported, exported.lineage, vocabulary, path, None, exported.digest)
         if found.vocabulary.hash != found.lineage.vocabulary_hash:
@@ -87,7 +90,7 @@ class ModelFile:
         if not self.predictor.items:
             return None
         try:
-            return pq.read_table(pa.BufferReader(self.predictor.items))
+            return pq.read_table(pa.BufferReader(self.predictor.items), page_checksum_verification=True)
         except (OSError, pa.ArrowException) as error:
             raise BadInput(f"The items in {self.path} cannot be read: {error}. Export the model again.") from error
 

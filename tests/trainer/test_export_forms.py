@@ -117,8 +117,9 @@ def test_native_code_gives_the_numbers_of_the_model_for_those_who_trust_it(
     file = export_model(config.out, out=tmp_path / "lr.pt2", form="aoti")
     with pytest.raises(BadInput, match=rf"{file} holds native code.*--trust-native {digest(file)};"):
         Exported(file)
-    with pytest.raises(BadInput, match="Trusted so far: abc"):
-        Scorer.load(file, server=ImageClient(transport), trust_native=["abc"])
+    other = "ab" * 32
+    with pytest.raises(BadInput, match=rf"Trusted so far: {other}\. If you"):
+        Scorer.load(file, server=ImageClient(transport), trust_native=[other, ""])
     of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
     exported = Exported(file, digest(file))
     with ImageClient(transport) as client:
@@ -154,17 +155,33 @@ def test_native_code_is_refused_until_its_digest_is_named(
 ) -> None:
     told = digest(native_file)
     words = rf"holds native code, a package of AOTInductor: who made it can do.*give --trust-native {told};"
-    for trusted in ((), "", [told[:12]], [told.upper()[:-1]], f" {told}"):
-        with pytest.raises(BadInput, match=words):
+    for trusted in ((), "", [""], ["0" * 64]):
+        with pytest.raises(BadInput, match=words) as error:
             Scorer.load(native_file, trust_native=trusted)
+        assert ("Trusted so far" in str(error.value)) == (trusted == ["0" * 64])
     score = [str(native_file), "--exported", f"--samples={folder / 'samples'}", f"--out={tmp_path / 'out.parquet'}"]
     done = CliRunner().invoke(trainer, ["score", *score])
     assert (done.exit_code, told in done.output) == (2, True), done.output
     serve = ["serve", str(native_file), f"--folder={tmp_path / 'serving'}", "--port=0"]
     done = CliRunner().invoke(trainer, serve)
     assert (done.exit_code, told in done.output) == (2, True), done.output
-    with pytest.raises(BadInput, match="holds no exported model"):  # it is trusted, and none of PyTorch's
-        Exported(native_file, told)
+    for one in (told, told.upper()):
+        with pytest.raises(BadInput, match="holds no exported model"):  # it is trusted, and none of PyTorch's
+            Exported(native_file, one)
+
+
+@pytest.mark.parametrize("wrong", ["xyz", "0" * 63, "g" * 64, f" {'0' * 64}"])
+def test_what_is_no_digest_is_said_at_once(run: Path, native_file: Path, tmp_path: Path, wrong: str) -> None:
+    words = rf"A digest of trust_native is '{wrong}'; it must be a sha256"
+    for model in (run, native_file, tmp_path / "none"):
+        for trusted in (wrong, ["0" * 64, wrong]):
+            with pytest.raises(BadInput, match=words):
+                Scorer.load(model, trust_native=trusted)
+    with pytest.raises(BadInput, match=words):
+        Exported(native_file, wrong)
+    for command in (["score", f"--out={tmp_path / 'out.parquet'}"], ["serve", f"--folder={tmp_path / 'serving'}"]):
+        done = CliRunner().invoke(trainer, [command[0], str(run), command[1], f"--trust-native={wrong}x"])
+        assert (done.exit_code, "must be a sha256" in done.output) == (2, True), done.output
 
 
 def test_what_is_loaded_is_what_was_digested(
@@ -179,12 +196,12 @@ def test_what_is_loaded_is_what_was_digested(
         check(path, *rest)
         path.write_bytes(b"another")
 
-    def load(path: str, **options: Any) -> Any:
+    def load(path: str, *options: Any) -> Any:
         loaded.append((Path(path).read_bytes(), Path(path).parent.stat().st_mode & 0o777))
         raise RuntimeError("enough")
 
     monkeypatch.setattr(native, "check_trusted", swapped)
-    monkeypatch.setattr("torch._inductor.package.package.load_package", load)
+    monkeypatch.setattr("torch._C._aoti.AOTIModelPackageLoader", load)
     with pytest.raises(BadInput, match="enough"):
         Exported(file, hashlib.sha256(data).hexdigest())
     assert loaded == [(data, 0o700)]
@@ -278,7 +295,7 @@ def test_an_onnx_file_that_no_export_writes_is_refused(
     model = onnx.load(onnx_file)
     change, words = hostile_graphs()[what]
     change(model)
-    (tmp_path / "bad.onnx").write_bytes(model.SerializeToString())
+    (tmp_path / "bad.onnx").write_bytes(onnx_program.sealed(model.SerializeToString()))
     feed = Feed(Samples(folder / "samples"), Spaces({}), 16, torch.device("cpu"))
     with pytest.raises(BadInput) as error:
         predict(Exported(tmp_path / "bad.onnx"), feed, "test")
@@ -290,7 +307,7 @@ def test_bytes_that_begin_as_onnx_are_refused(onnx_file: Path, tmp_path: Path) -
     for n in range(40):
         data = bytearray(good[: int(rng.integers(1, len(good)))]) if n % 2 else bytearray(rng.bytes(200))
         data[0] = onnx_program.START[0]
-        (tmp_path / "bad.onnx").write_bytes(data)
+        (tmp_path / "bad.onnx").write_bytes(onnx_program.sealed(bytes(data)) if n % 4 < 2 else data)
         with pytest.raises(BadInput, match="holds no exported model"):
             Exported(tmp_path / "bad.onnx")
 

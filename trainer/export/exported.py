@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
@@ -141,7 +143,22 @@ class _Beside:
     def __init__(self, files: Mapping[str, bytes]):
         self.schema = json.loads(files[SCHEMA])
         self.lineage = lineage_of(self.schema["lineage"])
-        self.vocabulary, self.items = base64.b64decode(files[VOCABULARY]), base64.b64decode(files.get(ITEMS, b""))
+        self.vocabulary, self.items = base64.b64decode(files[VOCABULARY], validate=True), b""
+        if ITEMS in files:
+            self.items = base64.b64decode(files[ITEMS], validate=True)
+            _check_table(ITEMS, self.items)
+
+
+def _check_table(name: str, data: bytes) -> None:
+    """Refuse what is no Parquet file, also where nobody asks for what is in it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        pq.read_metadata(pa.BufferReader(data))
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"its {name} is no Parquet file ({error})") from error
 
 
 def _read(data: bytes, path: Path, trusted: Collection[str]) -> tuple[_Program, _Beside]:
@@ -173,7 +190,7 @@ class Exported:
 
     Args:
         path: of the file, which is read once.
-        trust_native: sha256 digests of files that may hold native code, which runs when it is loaded.
+        trust_native: sha256 digests, in either case, of files that may hold native code, which runs when it is loaded.
 
     Attributes:
         digest: sha256 of the file, in hex.
@@ -183,10 +200,12 @@ class Exported:
         inputs: names of the program's inputs, in order.
 
     Raises:
-        BadInput: there is no exported model, or one that is damaged; or it is native code, and its digest is not named.
+        BadInput: there is no exported model, or one that is damaged; or it is native code, and its digest is not named;
+            or one that is named is no digest.
     """
 
     def __init__(self, path: str | Path, trust_native: Collection[str] = ()):
+        trusted = native.trusted_digests(trust_native)
         self._path = Path(path)
         if os.path.isdir(path):
             raise BadInput(f"{path} holds no exported model: it is a folder. For a run folder leave out --exported.")
@@ -194,7 +213,6 @@ class Exported:
             with open_regular(self._path) as file:
                 data = file.read()
             self.digest = _digest(data)
-            trusted = [trust_native] if isinstance(trust_native, str) else trust_native
             self._program, beside = _read(data, self._path, trusted)
         except Unusable:
             raise

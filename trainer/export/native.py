@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import platform
+import re
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,12 +19,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from crossmedia.arguments import must
 from crossmedia.errors import BadInput
 from crossmedia.trainer.export.tracing import Traced, without_warnings
 from crossmedia.trainer.export.unusable import Unusable
 
 PARTS = "data/aotinductor/"  # where PyTorch puts what it compiled
 MACHINE, LEVEL, VECTORS_BITS = "x86_64", "x86-64-v3", 256
+SHA256 = "[0-9a-fA-F]{64}"
 HAS_LEVEL = ("AVX2", "AVX512")  # as PyTorch calls what a CPU can do
 FORM: dict[str, Any] = {
     "aot_inductor.package": True,
@@ -73,6 +76,19 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
     return block.getvalue()
 
 
+def trusted_digests(trust_native: str | Collection[str]) -> frozenset[str]:
+    """Digests as somebody named them, each in lower case; an empty text names none.
+
+    Raises:
+        BadInput: one is no sha256.
+    """
+    named = [trust_native] if isinstance(trust_native, str) else trust_native
+    for one in named:
+        fits = isinstance(one, str) and (not one or re.fullmatch(SHA256, one) is not None)
+        must(fits, "A digest of trust_native", one, "a sha256 of 64 digits, as 'sha256sum FILE' computes it")
+    return frozenset(one.lower() for one in named if one)
+
+
 def check_trusted(path: Path, digest: str, trusted: Collection[str]) -> None:
     """Refuse native code that nobody vouches for.
 
@@ -81,7 +97,7 @@ def check_trusted(path: Path, digest: str, trusted: Collection[str]) -> None:
     """
     if digest in trusted:
         return
-    others = f" Trusted so far: {', '.join(trusted)}." if trusted else ""
+    others = f" Trusted so far: {', '.join(sorted(trusted))}." if trusted else ""
     raise Unusable(
         f"{path} holds native code, a package of AOTInductor: who made it can do with this process, its files and its "
         f"tokens what they like, and nothing in it can be checked.{others} If you made this very file, or trust who "
@@ -106,7 +122,7 @@ class NativeProgram:
     """
 
     def __init__(self, data: bytes, inputs: Mapping[str, Any], made: Mapping[str, str]):
-        from torch._inductor.package.package import load_package
+        from torch._C._aoti import AOTIModelPackageLoader
 
         here = made_for() | {"machine": platform.machine()}
         if apart := [name for name, value in here.items() if made.get(name) != value]:
@@ -123,10 +139,11 @@ class NativeProgram:
         with tempfile.TemporaryDirectory(prefix="crossmedia-") as folder:
             file = Path(folder) / "model.pt2"
             file.write_bytes(data)
-            runners = len(os.sched_getaffinity(0))
-            with without_warnings():
-                loaded = load_package(str(file), num_runners=runners)
-        self._run = loaded.loader.boxed_run
+            # Not by load_package of PyTorch: it compiles and runs probes, in a folder where others may write, to find
+            # the widest vectors of this CPU, and warns that they are not those of the file, which are narrower on
+            # purpose. What it would compare is checked above.
+            loaded = AOTIModelPackageLoader(str(file), "model", False, len(os.sched_getaffinity(0)), -1)
+        self._run = loaded.boxed_run
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> Any:
         """Run it.

@@ -1,11 +1,14 @@
 """A model as an ONNX file, which others run in any language; here onnxruntime runs it.
 
 The file is whole: weights beside it (external data) are refused, because their paths could name any file. It names
-operators of the standard alone, so that no extension is looked for.
+operators of the standard alone, so that no extension is looked for. Behind all else it has the digest of what stands
+before, as one more entry of its metadata: protobuf reads what is appended to a message as part of it, and neither it
+nor onnxruntime notices a bit of a weight that has changed. Who can write the file can write the digest, too.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,7 @@ from torch import Tensor
 from crossmedia.errors import BadInput
 from crossmedia.trainer.export.tracing import Traced, without_warnings
 from crossmedia.trainer.export.unusable import Unusable
+from crossmedia.trainer.runs.sealed import DIGEST
 
 if TYPE_CHECKING:
     import onnx
@@ -53,9 +57,32 @@ def written(traced: Traced, files: Mapping[str, str]) -> bytes:
         del node.metadata_props[:]  # where in the code it comes from, with folders of this machine
     for name, text in files.items():
         proto.metadata_props.add(key=name, value=text)
-    if proto.ByteSize() > MAX_BYTES:
+    if proto.ByteSize() + len(_seal(b"")) > MAX_BYTES:
         raise BadInput(f"The model takes {proto.ByteSize()} bytes, and an ONNX file ends at 2 GiB. Export it as pt2.")
-    return proto.SerializeToString()
+    return sealed(proto.SerializeToString())
+
+
+def sealed(model: bytes) -> bytes:
+    """An ONNX file with the digest of its content behind it, which is part of its metadata."""
+    return model + _seal(model)
+
+
+def _check_seal(data: bytes) -> None:
+    """Refuse a file that has changed since ``sealed``.
+
+    Raises:
+        ValueError: it has.
+    """
+    size = len(_seal(b""))
+    if data[-size:] != _seal(data[:-size]):
+        raise ValueError("its digest is missing, or that of another content: it is damaged, or was changed")
+
+
+def _seal(model: bytes) -> bytes:
+    import onnx
+
+    digest = onnx.StringStringEntryProto(key=DIGEST, value=hashlib.sha256(model).hexdigest())
+    return onnx.ModelProto(metadata_props=[digest]).SerializeToString()
 
 
 def _not_installed(error: ImportError) -> Unusable:
@@ -73,7 +100,8 @@ class OnnxProgram:
 
     Raises:
         Unusable: the extra is not installed.
-        ValueError: it has weights elsewhere, operators of others, or more than one output.
+        ValueError: it has changed since it was written, or has weights elsewhere, operators of others, or more than one
+            output.
         Exception: of any other kind, it is no such file.
     """
 
@@ -83,6 +111,7 @@ class OnnxProgram:
             import onnxruntime
         except ImportError as error:
             raise _not_installed(error) from error
+        _check_seal(data)
         proto = onnx.ModelProto.FromString(data)
         _check(proto)
         self.files = {entry.key: entry.value.encode() for entry in proto.metadata_props}
