@@ -129,6 +129,18 @@ def test_one_column_has_no_header_which_the_plugin_would_take_for_a_point(store:
     assert [row[0] for row in read(tmp_path / "logs")[2]] == [str(n) for n in range(100)]  # that have a vector
 
 
+def test_keys_of_a_manifest_are_not_written_over_by_a_column_of_the_table(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("photo,key\nSKU-0,other\n")
+    pq.write_table(pa.table({"key": ["SKU-0"], "path": ["0.jpg"], "image_id": [0]}), tmp_path / "m.parquet")
+    command = ["imgserver", "projector", f"--store={store}", f"--manifest={tmp_path / 'm.parquet'}", "--key=photo"]
+    command += [f"--items={tmp_path / 'items.csv'}", f"--out={tmp_path / 'logs'}"]
+    done = run_command(*command, "--columns=key", check=False)
+    assert done.returncode == 2
+    assert "--columns names 'key', and a column of that name stands beside each photo anyway" in done.stderr
+    run_command(*command)
+    assert read(tmp_path / "logs")[2] == [["image_id", "key"], ["0", "SKU-0"]]
+
+
 def test_what_is_wrong_is_refused_in_words(store: Path, tmp_path: Path) -> None:
     command = ["imgserver", "projector", f"--store={store}", f"--out={tmp_path / 'logs'}"]
     for options, said in (

@@ -205,6 +205,8 @@ def test_what_cannot_take_its_place_changes_nothing(
             ("pipe",): "It is no file, but a pipe or a device",
             ("native.pt2",): "holds native code, a package of AOTInductor",
             ("native.pt2", f"--trust-native={'0' * 64}"): f"give --trust-native {digest};",
+            ("native.pt2", "--trust-native=xyz"): "is 'xyz'; it must be a sha256",
+            ("native.pt2", f"--trust-native={digest.upper()}"): "holds no exported model",
             ("native.pt2", f"--trust-native={digest}"): "holds no exported model",  # the loader of PyTorch has it
             ("..",): "lies in another folder",
             ("nan",): "scores that are no numbers",
