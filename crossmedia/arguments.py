@@ -41,14 +41,15 @@ def check_seconds(timeout_s: Any) -> None:
     must(number, "timeout_s", timeout_s, "a number of seconds")
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number, or too small.
+def check_whole(name: str, value: Any, least: int = 1, most: int | None = None) -> None:
+    """Refuse what is no whole number, too small, or too large.
 
     Raises:
         BadInput: it is none.
     """
     whole = isinstance(value, Integral) and not isinstance(value, bool)
-    must(whole and int(value) >= least, name, value, f"a whole number, at least {least}")
+    fits = whole and least <= int(value) and (most is None or int(value) <= most)
+    must(fits, name, value, f"a whole number, at least {least}{'' if most is None else f' and at most {most}'}")
 
 
 def once(name: str, values: Sequence[str]) -> None:

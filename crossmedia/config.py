@@ -36,6 +36,7 @@ from crossmedia.errors import BadInput, CrossMediaError, DeadlineExceeded, did_y
 from crossmedia.hosts import keep_loopback_from_proxies
 from crossmedia.interrupts import as_usual, end_on_signals, say_when_interrupted
 from crossmedia.one_place import keep_one_place
+from crossmedia.words import in_ascii_digits
 
 CONFIG_FILE = "crossmedia.toml"
 CONFIG_ENV = "CROSSMEDIA_CONFIG"
@@ -119,6 +120,10 @@ class Command(click.Command):
             empty = "" in value if isinstance(value, list | tuple) else value == ""
             if empty and parameter.default != "" and not ctx.resilient_parsing:
                 raise click.BadParameter("it is empty.", ctx, parameter)
+            if isinstance(parameter.type, click.types.IntParamType | click.types.FloatParamType):
+                for text in value if isinstance(value, list | tuple) else [value]:
+                    if isinstance(text, str) and not in_ascii_digits(text):
+                        raise click.BadParameter(f"{text!r} is no number in plain digits.", ctx, parameter)
         try:
             return super().parse_args(ctx, args)
         except click.BadParameter as error:

@@ -42,6 +42,7 @@ def set_up_logs(form: LogFormat) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_JsonLines() if form == "json" else _TextLines(TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
 
 
 class _TextLines(logging.Formatter):

@@ -22,6 +22,7 @@ import click
 from click.core import ParameterSource
 
 from crossmedia.errors import BadInput
+from crossmedia.words import number_in
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 Config = TypeVar("Config")
@@ -71,7 +72,7 @@ class Several(click.ParamType):  # type: ignore[type-arg]  # generic in late rel
         parts = value if isinstance(value, list | tuple) else str(value).split(",")
         try:
             if self.of is int:
-                return tuple(int(part) for part in parts)
+                return tuple(number_in(part, int) if isinstance(part, str) else int(part) for part in parts)
             return tuple(name for part in parts if (name := str(part).strip()))
         except (TypeError, ValueError):
             self.fail(f"{value!r} is no list of whole numbers separated by commas.", param, ctx)

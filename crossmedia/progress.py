@@ -70,7 +70,7 @@ class Bar:
         if self._total is None:
             return f"{self._what}: {self._amount(self._done)} so far"
         rest_s = (time.monotonic() - self._began) * (self._total - self._done) / max(1, self._done)
-        rest = f", about {duration(rest_s)} left" if self._left and self._done else ""
+        rest = f", about {duration(rest_s)} left" if self._left and 0 < self._done < self._total else ""
         return f"{self._what}: {self._amount(self._done)} of {self._amount(self._total)}{rest}"
 
     def _amount(self, count: int) -> str:

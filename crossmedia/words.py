@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import TypeVar
 
 SIZE = r"(\d+(\.\d+)?) ?([kKMGT]?)(i?)B?|"  # of memory, as a setting says it; empty where there is none
+Number = TypeVar("Number", int, float)
 _CSV = re.compile(r"\.csv(\.[a-z0-9]+)?$", re.IGNORECASE)
 
 
@@ -32,6 +34,22 @@ def row_said(number: int, where: str) -> str:
         where: the file, or what else it is a row of.
     """
     return f"row {number} below the header" if _CSV.search(where) else f"row {number}"
+
+
+def in_ascii_digits(text: str) -> bool:
+    """Whether a number is written without what Python lets pass: 1_6, and digits of other scripts."""
+    return "_" not in text and text.isascii()
+
+
+def number_in(text: str, kind: type[Number]) -> Number:
+    """A number that is written in ASCII digits; ``1_6`` is a typing error.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not in_ascii_digits(text):
+        raise ValueError(f"{text!r} is no number")
+    return kind(text)
 
 
 def bytes_in(size: str) -> int:

@@ -42,6 +42,7 @@ GROUND = {
         "list_cells",
         "logs",
         "looks",
+        "machine",
         "names",
         "notes",
         "pages",

@@ -124,8 +124,8 @@ def _warn_of_few_steps(config: FitConfig, rows: int) -> None:
     steps = math.ceil(rows / config.batch_size)
     if steps < FEW_STEPS and config.epochs < suited(rows, config.batch_size)["epochs"] and processes.rank() == 0:
         log.warning(
-            "%s training rows are %s of batch_size %d, and epochs is %d: so few steps show little. In Python "
-            "FitConfig.suited_to chooses both by the number of rows; a command does for options that are not given.",
+            "%s training rows are %s of batch_size %d, and epochs is %d: so few steps show little. Without "
+            "--epochs and --batch-size (in Python: by FitConfig.suited_to) the number of rows chooses both.",
             f"{rows:,}",
             counted(steps, "step"),
             config.batch_size,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
+from crossmedia.disk import open_regular
 from crossmedia.errors import BadInput
 from crossmedia.features.columns import label_column
 from crossmedia.features.reading.samples import Samples
@@ -160,7 +161,8 @@ def predictions(line: Line, folder: Path, labels: Array) -> Array | None:
         return None
     if path is None:
         return None
-    values = np.asarray(pq.read_table(path, columns=["probability"])["probability"].combine_chunks())
+    with open_regular(path) as file:  # Arrow takes no path that is not UTF-8
+        values = np.asarray(pq.read_table(file, columns=["probability"])["probability"].combine_chunks())
     if len(values) != len(labels) or abs(log_loss(labels, values) - line["test"]["all"]["log_loss"]) > SAME:
         return None
     return values

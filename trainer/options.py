@@ -7,6 +7,7 @@ from typing import Any
 
 from crossmedia.errors import BadInput, did_you_mean
 from crossmedia.trainer.models import options_of, unknown_option
+from crossmedia.words import number_in
 
 
 def parse_options(model: str, texts: Iterable[str]) -> dict[str, Any]:
@@ -59,8 +60,8 @@ def _value(name: str, text: str, default: Any) -> Any:
         if isinstance(default, bool):
             return {"true": True, "false": False}[text.lower()]
         if isinstance(default, tuple):
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        return type(default)(text)
+            return tuple(number_in(part.strip(), int) for part in text.split(",") if part.strip())
+        return number_in(text, type(default)) if isinstance(default, int | float) else type(default)(text)
     except (KeyError, ValueError) as error:
         kind = "whole numbers separated by commas" if isinstance(default, tuple) else type(default).__name__
         raise BadInput(f"The option {name} is {text!r}; it must be like its default {default!r} ({kind}).") from error

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Generic, TypeVar
 
 Fetched = TypeVar("Fetched")
@@ -29,15 +30,16 @@ def ahead(
         Exception: what the source or ``fetch`` raised, at the thing that it was raised for, with a note of its number.
     """
     line = _Line(iter(source), fetch)
-    with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
+    threads = set[int]()
+    pool = ThreadPoolExecutor(1, "fetch", initializer=lambda: threads.add(get_ident()))
+    try:
         under_way: deque[Future[tuple[Work, Fetched] | None]] = deque(pool.submit(line.next) for _ in range(depth))
-        try:
-            while (ready := under_way.popleft().result()) is not None:
-                under_way.append(pool.submit(line.next))
-                yield ready
-        finally:
-            for future in under_way:
-                future.cancel()
+        while (ready := under_way.popleft().result()) is not None:
+            under_way.append(pool.submit(line.next))
+            yield ready
+    finally:
+        # A loop that nobody holds is collected in any thread, also in this one, which cannot wait for its own end.
+        pool.shutdown(wait=get_ident() not in threads, cancel_futures=True)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 from crossmedia.errors import InvalidRequest
 from crossmedia.imgserver.browse.looks import Looks
 from crossmedia.imgserver.browse.shown import IN_WORDS, shown, shown_of
-from crossmedia.imgserver.browse.site import Pages, Tab, whole
+from crossmedia.imgserver.browse.site import MOST, Pages, Tab, exact, whole
 
 SHOWN = 60  # photos of a page
 SIDE, MOST_SIDE = 128, 512  # pixels
@@ -40,16 +40,14 @@ class Catalogue:
         """A page of photos, or those nearest to words."""
         text, how = request.query_params.get("find", "").strip(), request.query_params.get("by", "name")
         if text and how == "id":
-            if not (text.isascii() and text.isdigit()):
-                raise InvalidRequest(f"An id is a whole number; {text[:40]!r} may be a name.")
-            return RedirectResponse(f"/neighbours?id={text}", 303)
+            return RedirectResponse(f"/neighbours?id={exact('The id', text)}", 303)
         info = self._looks.info()
         knows_words = info.knows_words and bool(info.similarity.images)
         if text and how == "words":
             return self._words(request, text, knows_words)
         status = request.query_params.get("status", "")
-        statuses = [int(status)] if status.isdigit() and int(status) in IN_WORDS else []
-        number = whole(request, "page", 1, 1)
+        statuses = _statuses(status)
+        number = whole(request, "page", 1, 1, MOST // SHOWN)
         listed = self._looks.client.images((number - 1) * SHOWN, SHOWN, statuses=statuses, name=text)
         last = max(1, math.ceil(listed.total / SHOWN))
         if number > last:
@@ -97,13 +95,28 @@ class Catalogue:
     def photo(self, request: Request) -> Response:
         """A small JPEG of a photo."""
         text = request.path_params["image_id"].removesuffix(".jpg")
-        if not (text.isascii() and text.isdigit()) or int(text) >= 2**63:
+        try:
+            image_id = exact("The id of a photo", text)
+        except InvalidRequest:
             return Response(status_code=404)
         side = whole(request, "side", SIDE, 16, MOST_SIDE)
-        jpeg = self._looks.client.thumbnails([int(text)], max_side=side)[0]
+        jpeg = self._looks.client.thumbnails([image_id], max_side=side)[0]
         if jpeg is None:
             return Response(status_code=404)
         return Response(jpeg, media_type="image/jpeg", headers={"Cache-Control": f"private, max-age={KEPT_S}"})
+
+
+def _statuses(text: str) -> list[int]:
+    """The status that is asked for; none: all.
+
+    Raises:
+        InvalidRequest: there is no such status.
+    """
+    found = [int(status) for status in IN_WORDS if str(int(status)) == text]
+    if text and not found:
+        known = ", ".join(f"{int(status)} ({words})" for status, words in sorted(IN_WORDS.items()))
+        raise InvalidRequest(f"status is {text[:40]!r}; it must be one of {known}.")
+    return found
 
 
 def _by_status(counts: dict[int, int]) -> list[tuple[int, int]]:

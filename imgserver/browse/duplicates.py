@@ -15,7 +15,7 @@ from starlette.responses import Response
 from crossmedia.errors import InvalidRequest
 from crossmedia.imgserver.browse.looks import Ids, Looks
 from crossmedia.imgserver.browse.shown import Shown, shown_of
-from crossmedia.imgserver.browse.site import Pages, Tab, whole
+from crossmedia.imgserver.browse.site import Pages, Tab, exact
 from crossmedia.imgserver.client import Status
 
 AT_ONCE, NEAR = 256, 16  # images whose neighbours are asked for together, and neighbours of each
@@ -57,9 +57,12 @@ class Duplicates:
 
     def page(self, request: Request) -> Response:
         """The groups among the next images of the list, and their neighbours wherever these are."""
-        threshold, start = _cosine(request.query_params.get("cosine", "")), whole(request, "start", 0)
+        threshold = _cosine(request.query_params.get("cosine", ""))
+        start = exact("start", request.query_params.get("start", "").strip() or "0")
         version = self._looks.versions().active
         ids, pairs, total = self._pairs(version, start, threshold)
+        if start and start >= total:
+            raise InvalidRequest(f"start is {start:,}; the list has {total:,} images with a vector, and begins at 0.")
         groups = grouped(pairs[0], pairs[1])
         found = [
             Group(shown_of(self._looks.client, members[:MOST_OF_GROUP]), len(members), cosine)

@@ -135,15 +135,15 @@ def charts(moments: Sequence[Moment]) -> list[Chart]:
     when = at[1:] - at[-1]
     return [
         _chart("Ids answered from the table", ratio, when, hits, "{:.1%}".format, 1.0),
-        _chart("Half of the lookups took at most", quantile(every, 0.5), when, medians, _milliseconds),
-        _chart("95 % of the lookups took at most", quantile(every, 0.95), when, tails, _milliseconds),
+        _chart("Half of the lookups took at most", quantile(every, 0.5), when, medians, _time),
+        _chart("95 % of the lookups took at most", quantile(every, 0.95), when, tails, _time),
         _chart("Images waiting for the CNN now", waiting[-1], when, waiting, "{:,.0f}".format),
         _chart("Ids asked for in a second, now", rate[-1], when, rate, "{:,.0f}".format),
     ]
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{1000 * seconds:.3g} ms"
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def _between(before: Durations, after: Durations) -> Durations:

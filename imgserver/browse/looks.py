@@ -8,16 +8,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from crossmedia.errors import NotReady
 from crossmedia.imgserver.client import HeldVersions, ImageClient, Neighbours, ServerInfo, Status
+from crossmedia.imgserver.client.retries import Deadline
 from crossmedia.imgserver.client.security import ClientSecurity
 
-TIMEOUT_S = 15.0
+TIMEOUT_S, AWAY_S = 15.0, 1.0  # of a call, and of one whose server is away: nobody waits longer before an empty page
 FRESH_S = 1.0  # for so long what a server says of itself is not asked for again
 MOST_HELD, HELD_BYTES = 50_000, 32 << 20  # images whose vectors are held of a version, and bytes as they travel
 HELD_VERSIONS = 3
@@ -42,6 +43,14 @@ class Drawn:
     of: int
 
 
+class PagesClient(ImageClient):
+    """A client for people who wait for a page: a server that is away is soon given up."""
+
+    def deadline(self, timeout_s: float | None = None) -> Deadline:
+        """That of any client, but for a server that is away."""
+        return replace(super().deadline(timeout_s), away_s=AWAY_S)
+
+
 class Looks:
     """Asks the image server.
 
@@ -53,7 +62,7 @@ class Looks:
     def __init__(self, server: str, security: ClientSecurity | None = None):
         self.server = server
         self.security = security or ClientSecurity.from_environment()
-        self.client = ImageClient(server, timeout_s=TIMEOUT_S, security=self.security)
+        self.client = PagesClient(server, timeout_s=TIMEOUT_S, security=self.security)
         self._of_version: dict[str, ImageClient] = {}
         self._drawn: OrderedDict[tuple[str, int, int, int], Drawn] = OrderedDict()
         self._info: tuple[float, ServerInfo] | None = None
@@ -117,7 +126,7 @@ class Looks:
     def _client_of(self, version: str) -> ImageClient:
         with self._lock:
             if version not in self._of_version:
-                self._of_version[version] = ImageClient(
+                self._of_version[version] = PagesClient(
                     self.server, version=version, timeout_s=TIMEOUT_S, security=self.security
                 )
             return self._of_version[version]

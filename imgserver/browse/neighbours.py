@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from crossmedia.imgserver.browse.looks import Looks
 from crossmedia.imgserver.browse.shown import Shown, shown, shown_of
-from crossmedia.imgserver.browse.site import Pages, Tab, whole
+from crossmedia.imgserver.browse.site import Pages, Tab, exact, whole
 from crossmedia.imgserver.client import Status
 
 NEIGHBOURS, OFFERED = 12, 24
@@ -63,7 +63,7 @@ class NeighboursPages:
             ids = np.sort(np.random.default_rng(seed).permutation(ids)[:OFFERED])
             photos = shown_of(self._looks.client, ids)
             return self._pages.page("choose.html", request, photos=photos, seed=seed + 1, a=first, b=second)
-        image_id = whole(request, "id", 0)
+        image_id = exact("id", request.query_params["id"])
         photo = shown_of(self._looks.client, np.array([image_id]))[0]
         sides = self._sides(image_id, [first] if second in ("", first) else [first, second])
         facts: dict[str, Any] = {"photo": photo, "sides": sides, "names": names, "a": first, "b": second}

@@ -20,6 +20,7 @@ from crossmedia.errors import CrossMediaError, InvalidRequest
 from crossmedia.imgserver.browse.guard import Guard
 
 HERE = Path(__file__).parent
+MOST, MOST_DIGITS = 2**63 - 1, 20  # of a number in an address
 Handler = Callable[[Request], Response | Awaitable[Response]]
 Code = grpc.StatusCode
 STATUS = {
@@ -69,7 +70,8 @@ class Pages:
         text = self._jinja.get_template(template).render(
             tabs=self.tabs, here=here, server=self.server, address=str(request.url.path), **facts
         )
-        return HTMLResponse(text, code)
+        # Names of files that are not UTF-8 cannot be written as text.
+        return HTMLResponse(text.encode("utf-8", "backslashreplace"), code)
 
 
 def _within(path: str, tab: str) -> bool:
@@ -104,8 +106,25 @@ def site(pages: Pages, guard: Guard, files: dict[str, Handler]) -> ASGIApp:
     return guard.before(Starlette(routes=routes, exception_handlers=handlers))
 
 
-def whole(request: Request, name: str, default: int, least: int = 0, most: int = 2**63 - 1) -> int:
-    """A whole number of a query, within bounds.
+def exact(name: str, text: str) -> int:
+    """An id, or a place in a list: never another than is asked for, which would be shown as if it were that.
+
+    Args:
+        name: what it is, for the message.
+        text: that was given.
+
+    Raises:
+        InvalidRequest: it is none from 0 to 2**63 - 1.
+    """
+    text = text.strip()
+    # Nobody writes more digits, and Python reads at most some thousands.
+    if not (text.isascii() and text.isdigit()) or len(text) > MOST_DIGITS or int(text) > MOST:
+        raise InvalidRequest(f"{name} is {text[:40]!r}; it must be a whole number from 0 to 2**63 - 1.")
+    return int(text)
+
+
+def whole(request: Request, name: str, default: int, least: int = 0, most: int = MOST) -> int:
+    """A whole number of a query; beyond the bounds it is the nearest that is within them.
 
     Raises:
         InvalidRequest: it is none.
@@ -113,6 +132,6 @@ def whole(request: Request, name: str, default: int, least: int = 0, most: int =
     text = request.query_params.get(name, "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > 20:
+    if not (text.isascii() and text.removeprefix("-").isdigit()) or len(text) > MOST_DIGITS:
         raise InvalidRequest(f"{name} is {text[:40]!r}; it must be a whole number.")
     return min(max(int(text), least), most)

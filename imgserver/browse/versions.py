@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import replace
 from urllib.parse import parse_qs
@@ -11,13 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from crossmedia.errors import InvalidRequest
-from crossmedia.imgserver.browse.looks import Looks
+from crossmedia.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from crossmedia.imgserver.browse.looks import Looks, PagesClient
 from crossmedia.imgserver.browse.site import Pages, Tab
-from crossmedia.imgserver.client import ImageClient
 
 MOST_FORM = 8192  # bytes of a form
 TIMEOUT_S = 10.0
+PRINTABLE = re.compile(r"[!-~]+").fullmatch
 
 
 class VersionsPages:
@@ -59,15 +60,17 @@ class VersionsPages:
         return RedirectResponse(f"/versions?done={version.replace('+', '%2B').replace('#', '%23')}", 303)
 
     def _activated(self, version: str, token: str) -> None:
-        if len(token.split()) != 1 or not token.isascii():
-            raise InvalidRequest("A token is one word of ASCII.")
+        if not PRINTABLE(token):
+            raise InvalidRequest("A token is one word of printable ASCII.")
         handle, path = tempfile.mkstemp(prefix="crossmedia-token-")  # readable by its owner alone
         try:
             with os.fdopen(handle, "w") as file:
                 file.write(token)
             security = replace(self._looks.security, token_file=path)
-            with ImageClient(self._looks.server, timeout_s=TIMEOUT_S, security=security) as client:
+            with PagesClient(self._looks.server, timeout_s=TIMEOUT_S, security=security) as client:
                 client.activate(version)
+        except Unauthenticated as error:  # it is the token of whoever asks, not that of this site
+            raise PermissionDenied(str(error)) from error
         finally:
             os.unlink(path)
 

@@ -30,6 +30,7 @@ from crossmedia.imgserver.client.transports import Transport
 from crossmedia.imgserver.wire import ACTIVATE_VERSION, LIST_IMAGES, LIST_VERSIONS
 from crossmedia.v1 import image_server_pb2 as pb
 
+MOST_START, MOST_LIMIT = 2**63 - 1, 2**32 - 1  # a list has no more places than there are ids; the field of a limit
 NEVER = 0  # the status of an image of the catalogue that nobody has embedded yet
 
 
@@ -137,7 +138,7 @@ class Listing(Connected):
             timeout_s: seconds for all of it; None takes the client's.
 
         Raises:
-            BadInput: an argument is of another type.
+            BadInput: an argument is of another type, or no list has such a place.
             InvalidRequest: a status is unknown, or the limit is more than the server gives.
             NotReady: the server has no vectors yet.
             VersionMismatch: the server does not hold the version.
@@ -150,8 +151,8 @@ class Listing(Connected):
             >>> page.image_ids.tolist(), page.names, page.total >= 100
             ([10, 11, 12], ('10', '11', '12'), True)
         """
-        check_whole("start", start, least=0)
-        check_whole("limit", limit, least=0)
+        check_whole("start", start, least=0, most=MOST_START)
+        check_whole("limit", limit, least=0, most=MOST_LIMIT)
         check_version(version)
         deadline = self.deadline(timeout_s)
         self.described(deadline)

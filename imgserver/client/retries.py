@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -37,10 +38,12 @@ class Deadline:
     Attributes:
         at: on the monotonic clock.
         timeout_s: seconds that it had in all, which is what errors name.
+        away_s: seconds after which a server that is away is given up, though there would be time.
     """
 
     at: float
     timeout_s: float
+    away_s: float = math.inf
 
     @classmethod
     def after(cls, timeout_s: float) -> Deadline:
@@ -75,12 +78,12 @@ class Tries:
     """
 
     def __init__(self, deadline: Deadline):
-        self._deadline, self._pause_s = deadline.at, FIRST_BACKOFF_S
+        self._deadline, self._away_s, self._pause_s = deadline.at, deadline.away_s, FIRST_BACKOFF_S
         self._failing_since: float | None = None
         self._said = False
 
     def wait(self, error: CrossMediaError) -> None:
-        """Wait before the next try; raise ``error`` when the deadline would pass meanwhile."""
+        """Wait before the next try; raise ``error`` when its deadline, or that of servers away, would pass."""
         now = time.monotonic()
         pause = self._pause_s * random.uniform(0.5, 1.0)
         self._pause_s = min(2 * self._pause_s, MAX_BACKOFF_S)
@@ -88,7 +91,8 @@ class Tries:
             pause = max(pause, error.retry_after_s)
         if self._failing_since is None:
             self._failing_since = now
-        if now + pause >= self._deadline:
+        away = isinstance(error, ServerUnavailable)
+        if now + pause >= min(self._deadline, self._failing_since + self._away_s if away else math.inf):
             error.tried_s = now - self._failing_since
             raise error
         if not self._said and now + pause - self._failing_since > SAID_AFTER_S:

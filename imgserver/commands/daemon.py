@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from dataclasses import asdict, fields
@@ -75,7 +74,6 @@ def serve(background: bool, as_json: bool, **values: Any) -> None:
         return
     from crossmedia.imgserver.serving.process import serve as run
 
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its builds fits this CPU
     set_up_logs(config.log_format)
     run(config, say)
 

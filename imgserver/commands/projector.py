@@ -97,6 +97,7 @@ def projector(
     if server and items is None:
         raise BadInput("A server does not say which photos it has: give --items, a table that names them.")
     names = names_of(store, manifest) if manifest is not None or server is None else None
+    _check_columns(columns, with_keys=names is not None)
     table = read_columns(ColumnTable(str(items), key=key, shown=columns), names) if items is not None else None
     ids = _ids(store, version) if table is None else table.ids  # before the store is opened for good
     with _client(store, catalogue, server, photo_roots) as client:
@@ -119,6 +120,16 @@ def projector(
         "points are dots: give --catalogue to see photos" if jpegs is None else f"{counted(drawable, 'photo')} drawn",
         f"look at it: tensorboard --logdir {out}",
     )
+
+
+def _check_columns(columns: tuple[str, ...], *, with_keys: bool) -> None:
+    """Refuse columns of the table that have the names of those that stand beside each photo anyway."""
+    own = ("image_id", "key") if with_keys else ("image_id",)
+    if taken := [name for name in columns if name in own]:
+        raise BadInput(
+            f"--columns names {taken[0]!r}, and a column of that name stands beside each photo anyway: leave it out, "
+            f"or give the table's column another name."
+        )
 
 
 @dataclass(frozen=True)

@@ -145,12 +145,14 @@ def few_numbers(store: Store, features: Space, version: str, dim: int | None) ->
     if dim is not None or has >= most or load_head(store, version).spec.name != "pca":
         return ""
     there = int(is_ok(store.index.load(features.name)[1]["status"]).sum())
-    of = counted(there, features.version.made_of)
-    if there <= most:
+    of, could = counted(there, features.version.made_of), min(most, there - 1)
+    if has == could:
         return f"vectors have {has} numbers and not {most}, for a PCA of {of} has no more"
+    if has > could:  # the head is of photos that are here no more
+        return ""
     return (
         f"vectors have {has} numbers, as the active version's head makes them; of the {of} that there are now "
-        f"--new-head makes {most}"
+        f"--new-head makes {could}"
     )
 
 

@@ -123,7 +123,8 @@ def write_projector(
     Args:
         out: folder; what is there of an earlier call is replaced.
         vectors: shape (n, D), n at most ``MOST`` with photos.
-        columns: a text a photo, by the name of the column; tabs and line breaks in them become spaces.
+        columns: a text a photo, by the name of the column; tabs and line breaks in them become spaces. One column
+            has no header, for the plugin takes none.
         photos: small JPEGs in the order of the vectors; None: there is none, which is grey. Without any, points stay
             points.
 
@@ -138,8 +139,9 @@ def write_projector(
     files = [out / VECTORS, out / ITEMS]
     with replacing(files[0]) as part:
         np.savetxt(part, np.asarray(vectors, dtype=np.float32), fmt="%.6g", delimiter="\t")
-    rows = zip(*columns.values(), strict=True)
-    lines = ["\t".join(map(_cell, row)) for row in (list(columns), *rows)]
+    # The plugin takes the first line for a header where it has a tab; of one column it would be the first point's.
+    header = [tuple(columns)] if len(columns) > 1 else []
+    lines = ["\t".join(map(_cell, row)) for row in (*header, *zip(*columns.values(), strict=True))]
     with replacing(files[1]) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")
     if photos is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from crossmedia.imgserver.operations.findings import Finding, NotExamined, Subject, ok, problem, warning
 from crossmedia.imgserver.storage.environment import MAP_BYTES
 from crossmedia.imgserver.storage.rows import rows_in_segment
+from crossmedia.machine import available_bytes
 
 PACKAGES = ("crossmedia", "grpcio", "protobuf", "numpy", "lmdb", "numba", "torch", "openvino", "faiss-cpu", "pillow")
 LEAST_FREE_BYTES = 1 << 30
@@ -77,18 +78,6 @@ def memory(subject: Subject) -> Finding:
     if needed > available:
         return warning(found, "A server that runs already has its share. Else give the machine more memory.")
     return ok(f"{found}; vectors beyond it are read from disk")
-
-
-def available_bytes() -> int:
-    """Memory that a new process can have: of the machine, or of its control group if that is less."""
-    told = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    available = int(told["MemAvailable"].split()[0]) * 1024
-    try:
-        most = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        taken = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return available
-    return available if most == "max" else min(available, int(most) - taken)
 
 
 def _max_maps() -> int:

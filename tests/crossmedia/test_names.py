@@ -382,7 +382,11 @@ def test_a_first_try_with_ten_photos(graph_cache: Path, photos: Path, tmp_path: 
     assert "embedded 10" in done.stdout
     assert "/9\n" in done.stdout
     assert "9 numbers and not 64, for a PCA of 10 photos has no more" in done.stdout
-    for photo in paths[10:70]:
+    shutil.copy(paths[10], tmp_path / "photos")
+    kept = run(*command).stdout  # the head is one of 10 photos, and not of 11
+    assert "as the active version's head makes them; of the 11 photos that there are now --new-head makes 10" in kept
+    assert "PCA" not in kept
+    for photo in paths[11:70]:
         shutil.copy(photo, tmp_path / "photos")
     assert "of the 70 photos that there are now --new-head makes 64" in run(*command).stdout
     again = run(*command, "--new-head")

@@ -222,3 +222,12 @@ def test_an_empty_text_does_not_make_another_thing(
     assert done.returncode == 2
     assert f"{option} is empty" in done.stderr
     assert f"{option} is empty" not in run_command(*command, *arguments, check=False).stderr
+
+
+@pytest.mark.parametrize("option", ["--width", "--learning-rate", "--head-widths"])
+@pytest.mark.parametrize("text", ["1_6", "\uff11\uff16"])
+def test_numbers_are_in_ascii_digits(option: str, text: str) -> None:
+    """Python reads both as 16, and who typed them meant 1.6 or does not see what was read."""
+    done = CliRunner().invoke(fit_command, ["--samples=samples", f"{option}={text}"])
+    assert done.exit_code == 2
+    assert f"Invalid value for '{option}': {text!r} is no" in done.output

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -107,3 +108,26 @@ def test_the_source_begins_in_the_thread_that_asks() -> None:
     began: list[threading.Thread] = []
     assert len(list(ahead(Source(), id))) == 3
     assert began == [threading.current_thread()]
+
+
+def test_a_loop_that_nobody_holds_may_be_collected_in_its_own_thread() -> None:
+    dropped, collected = threading.Event(), threading.Event()
+
+    def fetch(number: int) -> int:
+        if number == 1:
+            assert dropped.wait(60)
+            gc.collect()
+            collected.set()
+        return number
+
+    loop = ahead(range(3), fetch)
+    assert next(loop) == (0, 0)
+    ring: list[object] = [loop]
+    ring.append(ring)
+    gc.disable()  # or this thread may collect it, and wait for what waits for it
+    try:
+        del loop, ring
+        dropped.set()
+        assert collected.wait(60)
+    finally:
+        gc.enable()

@@ -164,4 +164,9 @@ def test_curves_begin_where_there_is_something_to_see() -> None:
     assert span is not None
     assert span[0] < 0.744  # nothing is cut that is near
     assert not is_cut(slow, span)
+    overfitted = [line_of(0, 0.5, 0.79, 0.71, 0.70)]
+    span = auc_span(overfitted)
+    assert span is not None
+    assert 0.6 < span[0] < 0.70  # only what came before the best epoch is cut
+    assert is_cut(overfitted, span)
     assert auc_span([line_of(0)]) is None

@@ -117,9 +117,9 @@ def test_native_code_gives_the_numbers_of_the_model_for_those_who_trust_it(
     file = export_model(config.out, out=tmp_path / "lr.pt2", form="aoti")
     with pytest.raises(BadInput, match=rf"{file} holds native code.*--trust-native {digest(file)};"):
         Exported(file)
-    other = "ab" * 32
-    with pytest.raises(BadInput, match=rf"Trusted so far: {other}\. If you"):
-        Scorer.load(file, server=ImageClient(transport), trust_native=[other, ""])
+    stranger = "ab" * 32
+    with pytest.raises(BadInput, match=rf"Trusted so far: {stranger}\. If you"):
+        Scorer.load(file, server=ImageClient(transport), trust_native=[stranger, ""])
     of_run = pq.read_table(Path(config.out) / "predictions.parquet")["probability"].to_numpy()
     exported = Exported(file, digest(file))
     with ImageClient(transport) as client:

@@ -234,6 +234,9 @@ def test_options_are_read_by_the_type_of_their_default() -> None:
     for texts, message in (
         (["hidden"], "no name=value"),
         (["hint=much"], "like its default 0.1"),
+        (["hint=0_1"], "like its default 0.1"),
+        (["light.factors=1_6"], "The option factors is .1_6.; it must be like its default 0"),
+        (["light.hidden=１６,8"], "whole numbers separated by commas"),
         (["depth=3"], "rocket has no option 'depth'; its options are: pooling, embedding_std, light, booster"),
         (["light.depth=3"], "embedding_mlp has no option 'depth'"),
         (["light_options=hidden"], "rocket has no option 'light_options'"),

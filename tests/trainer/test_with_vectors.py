@@ -181,6 +181,12 @@ def test_all_features_of_a_keyed_jagged_tensor_at_once(client: ImageClient) -> N
         ({"image": np.array([2**63], np.uint64)}, Ids(), r"holds 9223372036854775808 in row 1"),
         ({"image": ["1", "red.jpg"]}, Ids(), r"holds 'red\.jpg' in row 2"),
         ({"image": torch.tensor([True])}, Ids(), r"is of type bool"),
+        ({"image": [True, 2]}, Ids(), r"no array of ids: it holds True or False"),
+        ({"image": [[2, 3], [np.True_, 2]]}, Ids(), r"no array of ids: it holds True or False"),
+        ({"image": [torch.tensor(True), torch.tensor(2)]}, Ids(), r"no array of ids: it holds True or False"),
+        ({"image": bytearray(b"12")}, Ids(), r"no array of ids: it is a bytearray"),
+        ({"image": memoryview(b"12")}, Ids(), r"no array of ids: it is a memoryview"),
+        ({"image": [bytearray(b"12")]}, Ids(), r"no array of ids: it holds bytes"),
         ({"image": torch.tensor([1j])}, Ids(), r"of type complex64"),
         ({"image": torch.tensor([1.0], dtype=torch.bfloat16)}, Ids(), r"no array of ids: .*BFloat16"),
         ({"image": torch.eye(2).to_sparse()}, Ids(), r"no array of ids: .*Sparse"),
@@ -220,6 +226,22 @@ def test_what_is_no_batch_of_ids_is_refused_with_its_place(
     next(batches)
     with pytest.raises(InvalidRequest, match=rf"(?s)^In batch 1 \(the first is 0\): .*{said}"):
         next(batches)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+def test_nested_tensors_whose_values_have_gaps_are_refused(client: ImageClient, layout: torch.layout) -> None:
+    """And one of the jagged layout, with one list behind the other, is taken."""
+    rows = torch.arange(1, 9).reshape(2, 4)
+    if layout == torch.jagged:
+        gaps = torch.nested.narrow(rows, 1, torch.tensor([0, 1]), torch.tensor([2, 1]), torch.jagged)
+    else:
+        gaps = torch.nested.nested_tensor([rows[0], rows[1, :2]])
+    with pytest.raises(InvalidRequest, match=r"no array of ids: it is a nested tensor, .* or with gaps .* is taken"):
+        next(iter(with_vectors([{"image": gaps}], client, "image")))
+    taken = torch.nested.nested_tensor([VALUES[:2], VALUES[2:]], layout=torch.jagged)
+    (batch,) = with_vectors([{"image": taken}], client, "image")
+    check(batch, "image", VALUES)
 
 
 def test_what_is_masked_is_no_image(client: ImageClient) -> None:

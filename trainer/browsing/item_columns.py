@@ -64,9 +64,10 @@ class ItemColumns:
         found: dict[str, Values] = {}
         items, vocabulary = self._samples.items, self._samples.vocabulary.values
         of = rows[place] if len(rows) else place
-        for name, places in items.ids.items():
-            if name not in (ITEM, IMAGE):
-                found[name] = _words(vocabulary[name], np.where(there, places[of], 0))
+        # Colours tell few values apart: the column with the fewest stands first, and one of a single value last.
+        sizes = {name: len(vocabulary[name]) for name in items.ids if name not in (ITEM, IMAGE)}
+        for name in sorted(sizes, key=lambda name: (sizes[name] < 2, sizes[name])):
+            found[name] = _words(vocabulary[name], np.where(there, items.ids[name][of], 0))
         for name, (slices, tokens) in {**items.lists, **items.text}.items():
             if len(vocabulary[name]) > MOST_WORDS or not len(rows):
                 continue

@@ -54,7 +54,16 @@ class Runs:
 
     def folders(self) -> dict[str, Path]:
         """Name -> folder, the latest first."""
-        return {str(path.relative_to(self.root)): path for path in run_folders(self.root)[:LISTED]}
+        return {self._name(path): path for path in run_folders(self.root)[:LISTED]}
+
+    def _name(self, path: Path) -> str:
+        """What a folder is called in addresses: below all runs; these themselves by their own name and a slash.
+
+        No two are called alike, and nothing is in a name that a browser, or UTF-8, would not give back.
+        """
+        below = path.relative_to(self.root)
+        name = str(below) if below.parts else f"{self.root.resolve().name}/"
+        return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in name)
 
     def folder(self, name: str) -> Path:
         """The folder of a run that is in the list.

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from crossmedia.errors import BadInput, InvalidRequest
@@ -69,18 +70,51 @@ def id_array(given: Any, name: str, where: str, null: int = NULL_IMAGE, offsets:
 
 def _parted(given: Any) -> tuple[Any, Any]:
     """Values and offsets; None in the place of offsets that there are not."""
+    nested: Any = given if isinstance(given, Tensor) and given.is_nested else None
+    if nested is not None and (nested.layout != torch.jagged or nested.lengths() is not None):
+        return given, None  # which ``_array`` refuses
     if callable(getattr(given, "values", None)) and callable(getattr(given, "offsets", None)):
         return given.values(), given.offsets()
     return given, None
 
 
 _ARRAYS = (Tensor, np.ndarray, list, tuple)
+_BYTES = (bytearray, memoryview)
+
+
+def _check_kinds(given: Any) -> None:
+    """Refuse what NumPy makes numbers of, and nobody means as such: truth values beside numbers, and bytes."""
+    if isinstance(given, _BYTES):
+        raise TypeError(f"it is a {type(given).__name__}, whose bytes are no ids")
+    if not isinstance(given, list | tuple):
+        return
+    kinds = set(map(type, given))
+    if kinds & {bool, np.bool_}:
+        raise TypeError("it holds True or False, which are no ids")
+    if kinds & set(_BYTES):
+        raise TypeError("it holds bytes, which are no ids")
+    if kinds & set(_ARRAYS):
+        for part in given:
+            _check_kinds(part)
+            if str(getattr(part, "dtype", "")) in ("bool", "torch.bool"):
+                raise TypeError("it holds True or False, which are no ids")
+
+
+def _check_nested(given: Tensor) -> None:
+    """Refuse lists of uneven length whose values do not stand side by side, as offsets count them."""
+    if given.is_nested:
+        raise TypeError(
+            "it is a nested tensor, of the strided layout or with gaps between its lists; of the jagged layout, "
+            "torch.nested.nested_tensor(..., layout=torch.jagged), one is taken"
+        )
 
 
 def _array(given: Any, name: str, where: str) -> npt.NDArray[Any]:
     """An array in this process' memory."""
     try:
+        _check_kinds(given)
         if isinstance(given, Tensor):
+            _check_nested(given)
             return np.asarray(given.detach().cpu().numpy())
         if isinstance(given, np.ma.MaskedArray):
             plain = np.ma.getdata(given).astype(object)

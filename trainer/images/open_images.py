@@ -23,6 +23,7 @@ from crossmedia.trainer.images.image_head import LocalHead, RemoteHead, StoredVe
 from crossmedia.trainer.images.images import Images
 from crossmedia.trainer.images.places import Given, Place, Sources, closing_places, learning_space
 from crossmedia.trainer.images.spaces import Missing, Spaces, of_space
+from crossmedia.trainer.room import check_head_fits
 from crossmedia.trainer.runs.checkpoint import HEAD, of_run
 from crossmedia.trainer.settings import NEW_HEAD, FitConfig
 from crossmedia.words import bytes_in
@@ -152,7 +153,7 @@ def open_versions(
                     f"The model was trained with vectors of the space {name!r}, which the samples in {samples.folder} "
                     f"do not have. Use the samples that it was trained with."
                 )
-            with of_space(name):
+            with of_space(name), sources.said():
                 client = opened.enter_context(ImageClient(found[name].source, timeout_s=timeout_s))
                 check_names(samples, name, client.infos()[0])
                 client.version = version
@@ -269,6 +270,7 @@ def _head(config: FitConfig, samples: Samples, space: str, client: ImageClient, 
         return _head_before(config, backbone)
     features = _sample(samples, space, client, backbone, config.seed)
     widths = config.head_widths or (*NEW_HEAD[:-1], widest(NEW_HEAD[-1], len(features)))
+    check_head_fits((features.shape[1], *widths), processes.own_device(config.device))
     spec = HeadSpec(LEARNED, (features.shape[1], *widths), config.head_activation, config.head_normalisation)
     return new_head(spec, features, config.head_start, backbone)
 

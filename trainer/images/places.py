@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from crossmedia.errors import BadInput, did_you_mean
+from crossmedia.errors import BadInput, ServerUnavailable, did_you_mean
 from crossmedia.imgserver import open_local
 from crossmedia.imgserver.client import Transport
 from crossmedia.trainer.settings import FitConfig
@@ -59,12 +59,29 @@ class Sources:
         store: folder of the one space, in this process: no server is asked; may be empty.
         vectors: address or folder of a store by space, where there are several, each perhaps with ``@VERSION`` behind.
         catalogue: with a store: where the photos are, for what it does not hold; may be empty.
+        recorded: whether nobody has said it now, and it is what a run remembers.
     """
 
     server: str
     store: str = ""
     vectors: Mapping[str, str] = field(default_factory=dict)
     catalogue: str = ""
+    recorded: bool = False
+
+    @contextmanager
+    def said(self) -> Iterator[None]:
+        """Who meets an address that he has not given is told where it is from.
+
+        Raises:
+            ServerUnavailable: as it came, and that the run remembers the address.
+        """
+        try:
+            yield
+        except ServerUnavailable as error:
+            if self.recorded:
+                where = "The run remembers this address: --server, --store or --vectors say where its vectors are now."
+                error.args = (f"{error} {where}", *error.args[1:])
+            raise
 
     @classmethod
     def of_run(
@@ -89,7 +106,7 @@ class Sources:
             return cls(server, store, vectors, catalogue)
         if vectors:
             return cls(recorded["server"], "", {**recorded["vectors"], **vectors}, catalogue)
-        return cls(**recorded, catalogue=catalogue)
+        return cls(**recorded, catalogue=catalogue, recorded=True)
 
     def of(self, spaces: Sequence[str], given: Given = None) -> dict[str, Place]:
         """Where the vectors of some spaces are; of those that ``vectors`` names, where it names any.

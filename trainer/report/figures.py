@@ -124,14 +124,15 @@ def by_model(lines: Sequence[Line]) -> list[list[Line]]:
 def auc_span(lines: Sequence[Line]) -> tuple[float, float] | None:
     """The range of the validation AUC that is worth seeing, with a margin; None: there is none.
 
-    It holds the best epoch of each run, and as much again below the worst of these: a first epoch that has learned
-    nothing yet would press all that differs into the top of the picture.
+    It holds the best epoch of each run and all that came after it, and as much again below the worst of the best: a
+    first epoch that has learned nothing yet would press all that differs into the top of the picture.
     """
     curves = [[p["validation_auc"] for p in line["curve"] if p["validation_auc"] is not None] for line in lines]
     if not (curves := [curve for curve in curves if curve]):
         return None
     best, every = [max(curve) for curve in curves], [value for curve in curves for value in curve]
-    least = max(min(every), 2 * min(best) - max(every) - LEAST_BELOW)
+    since = min(min(curve[curve.index(most) :]) for curve, most in zip(curves, best, strict=True))
+    least = max(min(every), min(since, 2 * min(best) - max(every) - LEAST_BELOW))
     margin = 0.05 * (max(every) - least) or 0.01
     return least - margin, max(every) + margin
 

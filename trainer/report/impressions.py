@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from crossmedia.disk import open_regular
 from crossmedia.errors import BadInput, CrossMediaError, NoStore
 from crossmedia.features.columns import label_column
 from crossmedia.features.reading.samples import Samples
@@ -142,7 +143,8 @@ def impressions_of(opened: OpenedRun, seed: int, count: int = SHOWN) -> Impressi
         weights = dict(zip(judged.tolist(), _weights(opened.feed, model, judged), strict=True))
         said = judgement(list(weights.values()))
     reasons = _reasons(opened, np.sort(rows)) if is_additive(model) else {}
-    predicted = pq.read_table(needed(opened.run.folder, PREDICTIONS))["probability"].to_numpy()
+    with open_regular(needed(opened.run.folder, PREDICTIONS)) as file:  # Arrow takes no path that is not UTF-8
+        predicted = pq.read_table(file)["probability"].to_numpy()
     drawn = _Drawn.of(opened, samples, frame, rows.tolist())
     shown = [
         Impression(

@@ -22,6 +22,7 @@ from crossmedia.trainer.report.effects import Certainty, Change, Difference, by_
 from crossmedia.trainer.report.explained_rows import ExplainedRows, Place
 from crossmedia.trainer.report.opened import Opened
 
+CLEARLY = 0.5  # standard deviations from the mean at which a photo has much or little of something
 LEAST, MOST = 0.5, 2.0  # standard deviations more that a photo has which shows what one more would be
 LOOKED_AT = 8  # concepts of which it is asked for whom they differ
 SIMILAR, OFFERED, DIFFERENCES = 4, 6, 6  # photos of a what-if, what-ifs, and differences that are shown
@@ -232,7 +233,7 @@ class _ItemPage:
             place.name,
             place.concept.kind,
             what_it_is(place.concept),
-            in_words(place.concept, amount >= 0),
+            in_words(place.concept, amount > 0) if abs(amount) >= CLEARLY else place.concept.name,
             place.concept.evidence,
             place.space,
             place.concept.named,

@@ -74,7 +74,8 @@ class LoadedRun:
             for name, place in places.items():
                 client = opened.enter_context(ImageClient(place.source, timeout_s=TIMEOUT_S))
                 learned = name == self.lineage.learned
-                spaces[name] = images_of(self.folder, self.lineage.versions[name], client, learned=learned)
+                with sources.said():
+                    spaces[name] = images_of(self.folder, self.lineage.versions[name], client, learned=learned)
             yield OpenedRun(self, Feed(samples, Spaces(spaces), BATCH, torch.device("cpu")), spaces[self.space])
 
 

@@ -25,7 +25,7 @@ from crossmedia.trainer.report.verdict import vectors_of
 from crossmedia.trainer.runs.checkpoint import METRICS, document_of, needed, samples_folder
 from crossmedia.trainer.runs.results import DEFAULTS, Line, of_now
 from crossmedia.trainer.runs.run_folder import COMPARISON, holds_run, name_in_comparison
-from crossmedia.trainer.runs.sealed import open_json
+from crossmedia.trainer.runs.sealed import open_json, text_of
 from crossmedia.trainer.settings import FitConfig
 
 
@@ -133,7 +133,7 @@ def compared(folder: Path) -> dict[str, Any]:
     """
     try:
         if holds_run(folder):
-            result = json.loads(needed(folder, METRICS).read_text())
+            result = json.loads(text_of(needed(folder, METRICS)))
             document = document_of(folder)
             fitted = document["fit"]
             about = {name: fitted[name] for name in ("model", "images", "seed")}
@@ -143,8 +143,8 @@ def compared(folder: Path) -> dict[str, Any]:
             said = "One run has no other beside it: 'trainer compare' says whether its vectors helped."
             run = {"samples": fitted["samples"], "seeds": 1, "reference": None, "sentence": said}
             return {**run, "runs": [line]}
-        return open_json((folder / COMPARISON).read_text())
-    except (OSError, ValueError, KeyError) as error:
+        return open_json(text_of(folder / COMPARISON))
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         if (folder / RESULTS).exists() and not (folder / COMPARISON).exists():
             raise BadInput(
                 f"The comparison in {folder} has not ended. The same 'trainer compare' goes on with it; 'trainer "

@@ -23,7 +23,7 @@ from safetensors.torch import load_model as load_tensors
 from safetensors.torch import save_model as save_tensors
 
 from crossmedia.concepts import ConceptCard
-from crossmedia.disk import open_regular, replacing
+from crossmedia.disk import replacing
 from crossmedia.errors import BadInput
 from crossmedia.features.layout import META_FILE
 from crossmedia.features.reading.samples import Samples
@@ -32,7 +32,7 @@ from crossmedia.imgserver.head import Head
 from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.models import make
 from crossmedia.trainer.models.base import Model
-from crossmedia.trainer.runs.sealed import file_digest, open_json, replacing_whole, sealed_json
+from crossmedia.trainer.runs.sealed import file_digest, open_json, replacing_whole, sealed_json, text_of
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def load_cards(folder: str | Path) -> dict[str, ConceptCard]:
     """
     path = Path(folder) / CARDS
     try:
-        told = json.loads(_text(path))
+        told = json.loads(text_of(path))
         return {name: ConceptCard.from_bytes(json.dumps(card).encode()) for name, card in told.items()}
     except FileNotFoundError:
         return {}
@@ -189,7 +189,7 @@ def document_of(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError: there is none, or it is damaged.
     """
-    text = _text(folder / CONFIG)
+    text = text_of(folder / CONFIG)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -200,11 +200,6 @@ def document_of(folder: Path) -> dict[str, Any]:
         log.warning("the run %s is of a release that kept no digests: damage to it is not noticed", folder)
         return {**document, "files": None}
     return open_json(text)
-
-
-def _text(path: Path) -> str:
-    with open_regular(path) as file:
-        return file.read().decode()
 
 
 def run_digest(folder: str | Path) -> str:
@@ -249,7 +244,7 @@ def needed(folder: str | Path, name: str) -> Path:
 
 def _checked(path: Path, files: dict[str, str] | None) -> Path | None:
     if files is None:  # of a former release
-        return path if path.exists() else None
+        return path if path.is_file() else None  # and no pipe, which has no end
     if path.name not in files:
         return None
     if file_digest(path) != files[path.name]:

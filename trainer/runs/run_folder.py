@@ -20,6 +20,7 @@ from crossmedia.features.spec import IMAGE_SPACE
 from crossmedia.trainer import processes
 from crossmedia.trainer.images.spaces import named_versions
 from crossmedia.trainer.runs.checkpoint import ALIGNED, CONFIG, FILES, METRICS, STATE, document_of, needed
+from crossmedia.trainer.runs.sealed import text_of
 from crossmedia.trainer.runs.state import Epochs, is_interrupted
 from crossmedia.trainer.settings import identity
 from crossmedia.version import Version
@@ -163,7 +164,7 @@ def _finished(folder: Path, own: dict[str, Any]) -> dict[str, Any] | None:
     """
     if (folder / STATE).exists() or not (folder / CONFIG).exists() or _differences(folder, own):
         return None
-    found: dict[str, Any] = json.loads(needed(folder, METRICS).read_text())
+    found: dict[str, Any] = json.loads(text_of(needed(folder, METRICS)))
     return found
 
 

@@ -16,6 +16,17 @@ from crossmedia.disk import open_regular, replacing
 DIGEST, SIZE = "sha256", 32
 
 
+def text_of(path: Path) -> str:
+    """The text of a file that may be of a stranger.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with open_regular(path) as file:
+        return file.read().decode()
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file, in hex."""
     with open_regular(path) as file:

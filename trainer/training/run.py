@@ -23,6 +23,7 @@ from crossmedia.trainer.layers.inputs import InputSpec
 from crossmedia.trainer.layers.sharded import shard_tables
 from crossmedia.trainer.models import make, model_class
 from crossmedia.trainer.models.base import Model
+from crossmedia.trainer.room import COPIES, check_model_fits
 from crossmedia.trainer.runs.board import Board
 from crossmedia.trainer.runs.run_folder import BOARD, RunFolder, kept_said
 from crossmedia.trainer.runs.state import Progress, Trained, load_state
@@ -138,6 +139,9 @@ def open_run(config: FitConfig, feed: Feed, folder: RunFolder, announce: Callabl
     spec = InputSpec.of(samples, spaces.dims, config.labels)
     if config.negative_rate < 1 and len(spec.labels) > 1:
         raise BadInput("Sampled negatives are re-calibrated for one label only: train one, or keep them all.")
+    # Rows that are spread over processes are whole in each of them only until training begins.
+    copies = 1 if config.shard_tables and processes.world() > 1 else COPIES
+    check_model_fits(config.model, spec, config.width, config.options, device, copies)
     model = make(config.model, spec, config.width, config.options).to(device)
     model.sampled(config.negative_rate)
     check_can_forget(model, samples.unseen)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
+import time
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from conftest import DaemonProcess
+from conftest import DaemonProcess, copy_store
 from site_process import HOSTILE, browsing, get, hostile_store
 
 from crossmedia import ImageClient
 from crossmedia.cli import crossmedia
+from crossmedia.errors import BadInput
 from crossmedia.imgserver.browse.live import charts, quantile
 from crossmedia.imgserver.browse.looks import Looks
 from crossmedia.imgserver.browse.map import _bins, main_directions, neighbours_kept
@@ -79,7 +82,7 @@ def test_photos_are_found_by_name_and_by_id(site: str) -> None:
     assert "Image 1," in text
     status, text, _ = get(f"{site}?find=seven&by=id")
     assert status == 400
-    assert "may be a name" in text
+    assert "whole number" in text
     status, text, _ = get(f"{site}?find=seven&by=words")
     assert status == 400
     assert "index" in text
@@ -88,6 +91,32 @@ def test_photos_are_found_by_name_and_by_id(site: str) -> None:
 def test_a_page_far_beyond_the_end_is_the_last(site: str) -> None:
     assert get(f"{site}?page=99999999999")[0] == 200
     assert get(f"{site}?page=x")[0] == 400
+    status, last, _ = get(f"{site}?page={2**63 - 1}")
+    assert (status, "late" in last) == (200, True)
+
+
+def test_a_place_beyond_any_list_is_refused(daemon: DaemonProcess) -> None:
+    with ImageClient(daemon.address) as client:
+        assert len(client.images(2**63 - 1, 60)) == 0
+        for start, limit in ((2**63, 60), (2**64, 60), (0, 2**32)):
+            with pytest.raises(BadInput, match="at most"):
+                client.images(start, limit)
+
+
+@pytest.mark.parametrize("number", ["-1", str(2**63), str(2**64 - 1), "9" * 5000, "1.0", "²"])
+def test_another_image_or_place_than_is_asked_for_is_never_shown(site: str, number: str) -> None:
+    for page in ("neighbours?id=", "?by=id&find=", "duplicates?start=", "?status="):
+        status, text, _ = get(site + page + quote(number))
+        assert (status, "This cannot be shown" in text) == (400, True), page
+    assert get(f"{site}photo/{quote(number)}.jpg")[0] == 404
+    assert get(f"{site}neighbours?id={2**63 - 1}")[0] == 200  # an id, though of no image
+
+
+def test_a_list_of_near_duplicates_begins_within_it(site: str) -> None:
+    assert get(f"{site}duplicates?start=23")[0] == 200
+    status, text, _ = get(f"{site}duplicates?start=24")
+    assert status == 400
+    assert "24 images" in text
 
 
 def test_photos_are_jpegs_and_those_that_are_not_there_are_not_found(site: str) -> None:
@@ -139,12 +168,18 @@ def test_a_version_is_activated_by_the_token_of_an_admin_alone(site: str, hostil
     _, text, _ = get(f"{site}versions")
     other = re.search(r'<select id="version" name="version"><option>(.*?)</option>', text)
     assert other is not None
+    features = re.findall(r'<td class="code">([^<]+)</td><td class="text">features of the net</td>', text)
+    assert features
+    assert not set(features) & set(re.findall(r"<option>(.*?)</option>", text))
     form = f"version={other[1].replace('+', '%2B')}&token="
     status, text, _ = get(f"{site}versions/activate", data=f"{form}{READER}".encode())
     assert status == 403
     assert "&#39;admin&#39;" in text
-    status, text, _ = get(f"{site}versions/activate", data=form.encode())
-    assert status == 400
+    status, text, _ = get(f"{site}versions/activate", data=f"{form}{'w' * 24}".encode())
+    assert (status, "token" in text) == (403, True)
+    for token in ("", "%00", f"{ADMIN}%00", f"{ADMIN}%7F", "two+words", "caf%C3%A9", "%FF", "a%0Ab"):
+        status, text, _ = get(f"{site}versions/activate", data=f"{form}{token}".encode())
+        assert (status, "token" in text) == (400, True), token
     status, text, _ = get(f"{site}versions/activate")
     assert status == 400
     status, text, _ = get(f"{site}versions/activate", data=f"{form}{ADMIN}".encode())
@@ -220,3 +255,26 @@ def test_a_quantile_is_the_bound_of_its_group() -> None:
     assert (quantile(told, 0.5), quantile(told, 0.95), quantile(told, 0.99)) == (0.001, 0.01, 0.1)
     assert np.isnan(quantile(Durations(), 0.5))
     assert charts([]) == []
+
+
+def test_a_server_that_nobody_asked_has_no_share_of_answers(hostile: DaemonProcess) -> None:
+    """100 % of nothing would read as if all were well."""
+    idle = DaemonProcess(copy_store(hostile.store, hostile.store.parent / "idle"), None)
+    try:
+        with browsing(idle.address) as address:
+            text = soon(f"{address}live/now", "the server was asked for")
+            assert "the server was asked for nothing yet." in text
+            assert "%" not in text.partition("asked for")[2].partition("</p>")[0]
+            with ImageClient(idle.address) as client:
+                client.get([1, 2])
+            assert "asked for 2 ids, had 100.0 % of them" in soon(f"{address}live/now", "asked for 2 ids")
+    finally:
+        idle.stop()
+
+
+def soon(address: str, words: str) -> str:
+    """A page, once it has these words."""
+    end = time.monotonic() + 20
+    while words not in (text := get(address)[1]) and time.monotonic() < end:
+        time.sleep(0.3)
+    return text

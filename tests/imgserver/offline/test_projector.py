@@ -41,7 +41,8 @@ def read(folder: Path) -> tuple[Any, np.ndarray[Any, Any], list[list[str]]]:
     vectors = projector_plugin._read_tensor_tsv_file(str(folder / found.tensor_path))
     rows = [line.split("\t") for line in (folder / found.metadata_path).read_text().split("\n")]
     assert rows.pop() == [""]
-    assert len(rows) == len(vectors) + 1  # a header, for there are several columns, and a row a point
+    headers = 1 if len(rows[0]) > 1 else 0  # as the plugin counts them: a header has a tab
+    assert len(rows) == len(vectors) + headers
     return found, vectors, rows
 
 
@@ -115,12 +116,41 @@ def test_tabs_and_lines_in_names_stay_within_their_cell(tmp_path: Path) -> None:
     assert not read(tmp_path)[0].HasField("sprite")
 
 
+def test_one_column_has_no_header_which_the_plugin_would_take_for_a_point(store: Path, tmp_path: Path) -> None:
+    command = ["imgserver", "projector", f"--store={store}", f"--out={tmp_path / 'logs'}", "--json"]
+    said = json.loads(run_command(*command).stdout)
+    _, vectors, rows = read(tmp_path / "logs")
+    with open_store(store) as client:
+        held = client.get([int(row[0]) for row in rows])
+    assert held.ok.all()
+    np.testing.assert_allclose(vectors, held.values.astype(np.float32), rtol=1e-5)
+    assert said["columns"] == ["image_id"]
+    run_command(*command, f"--items={TABLE}", "--key=item_id")
+    assert [row[0] for row in read(tmp_path / "logs")[2]] == [str(n) for n in range(100)]  # that have a vector
+
+
+def test_keys_of_a_manifest_are_not_written_over_by_a_column_of_the_table(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("photo,key\nSKU-0,other\n")
+    pq.write_table(pa.table({"key": ["SKU-0"], "path": ["0.jpg"], "image_id": [0]}), tmp_path / "m.parquet")
+    command = ["imgserver", "projector", f"--store={store}", f"--manifest={tmp_path / 'm.parquet'}", "--key=photo"]
+    command += [f"--items={tmp_path / 'items.csv'}", f"--out={tmp_path / 'logs'}"]
+    done = run_command(*command, "--columns=key", check=False)
+    assert done.returncode == 2
+    assert "--columns names 'key', and a column of that name stands beside each photo anyway" in done.stderr
+    run_command(*command)
+    assert read(tmp_path / "logs")[2] == [["image_id", "key"], ["0", "SKU-0"]]
+
+
 def test_what_is_wrong_is_refused_in_words(store: Path, tmp_path: Path) -> None:
     command = ["imgserver", "projector", f"--store={store}", f"--out={tmp_path / 'logs'}"]
     for options, said in (
         (["--columns=colour"], "give --items, too"),
         ([f"--items={TABLE}", "--key=item_id", "--columns=colour"], "have no column 'colour', which --columns names"),
         ([f"--items={TABLE}", "--key=fine"], "The column 'fine' of"),
+        (
+            [f"--items={TABLE}", "--key=item_id", "--columns=coarse,image_id"],
+            "--columns names 'image_id', and a column",
+        ),
         (["--version=other@1/16"], "other@1/16"),
     ):
         done = run_command(*command, *options, check=False)

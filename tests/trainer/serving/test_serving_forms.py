@@ -45,8 +45,8 @@ def test_native_code_is_served_where_it_is_trusted_and_onnx_takes_its_place(
         expected = scores(scoring.address)
         for found, wanted in zip(scores(server.address), expected, strict=True):
             assert found == pytest.approx(wanted, abs=1e-5)
-        done = run_command("trainer", "switch", "other.onnx", f"--folder={server.folder}", "--json")
-        roles = {one["version"]: one["role"] for one in json.loads(done.stdout)}
+        switched = run_command("trainer", "switch", "other.onnx", f"--folder={server.folder}", "--json")
+        roles = {one["version"]: one["role"] for one in json.loads(switched.stdout)}
         assert roles[told["onnx"]["sha256"][:12]].startswith("active. On 3 recorded requests, 82 candidates: ")
         assert roles[told["aoti"]["sha256"][:12]] == "previous"
         for found, wanted in zip(scores(server.address), expected, strict=True):
