@@ -25,6 +25,7 @@ Answer = TypeVar("Answer")
 
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
+LEAST_TRY_S = 0.05  # a try with less time is not made: its end would hide what the tries before it met
 SAID_AFTER_S = 1.0
 LONGEST_CALL_S = 86_400.0
 
@@ -92,7 +93,8 @@ class Tries:
         if self._failing_since is None:
             self._failing_since = now
         away = isinstance(error, ServerUnavailable)
-        if now + pause >= min(self._deadline, self._failing_since + self._away_s if away else math.inf):
+        end = self._deadline - LEAST_TRY_S
+        if now + pause >= min(end, self._failing_since + self._away_s if away else math.inf):
             error.tried_s = now - self._failing_since
             raise error
         if not self._said and now + pause - self._failing_since > SAID_AFTER_S:

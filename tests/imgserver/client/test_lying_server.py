@@ -641,9 +641,9 @@ def test_what_passes_is_tried_again(
     assert liar.calls.count(method) == 3
     liar.answer = failing
     started = time.monotonic()
-    with ImageClient(liar.address, timeout_s=0.2) as client, pytest.raises(error):
+    with ImageClient(liar.address, timeout_s=0.4) as client, pytest.raises(error):
         CALLS[method](client)
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(("code", "error"), PERMANENT)
