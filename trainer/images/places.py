@@ -66,7 +66,7 @@ class Sources:
     store: str = ""
     vectors: Mapping[str, str] = field(default_factory=dict)
     catalogue: str = ""
-    recorded: bool = False
+    recorded: bool = field(default=False, compare=False)
 
     @contextmanager
     def said(self) -> Iterator[None]:
