@@ -272,9 +272,9 @@ def test_a_worker_that_somebody_ends_is_replaced(decoders: Decoders) -> None:
 
 @pytest.mark.usefixtures("broken_into")
 def test_a_worker_that_only_sleeps_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoders_module, "MAX_ANSWER_S", 4)  # of it a busy machine takes some to start a process
+    monkeypatch.setattr(decoders_module, "MAX_ANSWER_S", 2)  # of it a busy machine takes some to start a process
     with Decoders(SMALL) as decoders:
-        with pytest.raises(DecodingFailed, match="no answer came within 4 s"):
+        with pytest.raises(DecodingFailed, match="no answer came within 2 s"):
             decoders.pixels(b"BMsleep", PLAIN)
         assert not decoders._all
 
